@@ -1,0 +1,5 @@
+//! What the whole crate promises of evidence, one promise a file.
+
+mod arbitrary_bytes_are_refused;
+mod real_documents_get_their_verdict;
+mod vectors;

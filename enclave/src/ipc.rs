@@ -1,0 +1,193 @@
+//! What supervisor and vault-manager say to each other over their socketpair.
+//!
+//! The supervisor knows which vault a socket belongs to; nothing that a vault-manager sends can name another one. Messages are
+//! CBOR, cut into records of at most 64 KiB (`casemate_protocol::record`), one record a SEQPACKET datagram.
+
+use std::fmt;
+
+use casemate_protocol::error::Refusal;
+use casemate_protocol::id::VaultId;
+use casemate_protocol::limits;
+use casemate_protocol::link::VersionObject;
+use casemate_protocol::secret::Secret;
+use casemate_protocol::statement::Credentials;
+use minicbor::{Decode, Encode};
+
+/// The largest message to a vault-manager: everything that opening a vault reads.
+pub const TO_MANAGER_BYTES: usize = limits::LOAD_BYTES + 64 * 1024;
+/// The largest message from a vault-manager: one sealed object.
+pub const FROM_MANAGER_BYTES: usize = limits::OBJECT_BYTES + 64 * 1024;
+/// Records in flight on one socket; the rest waits in the supervisor's bounded queue.
+pub const OUTSTANDING_RECORDS: usize = 4;
+
+/// Supervisor to vault-manager.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub enum ToManager {
+    /// The first message: which vault this process is, and the newest object that the store showed.
+    #[n(0)]
+    Start {
+        /// The vault.
+        #[n(0)]
+        vault: VaultId,
+        /// The newest version, clear header and sealed body; none when the store has none.
+        #[n(1)]
+        newest: Option<VersionObject>,
+        /// Old versions kept behind the newest.
+        #[n(2)]
+        versions_kept: u32,
+        /// The shard key generation to create under.
+        #[n(3)]
+        generation: u32,
+    },
+    /// A device's frame.
+    #[n(1)]
+    Request {
+        /// The supervisor's number for it; the reply repeats it.
+        #[n(0)]
+        id: u64,
+        /// Milliseconds that are left.
+        #[n(1)]
+        deadline_ms: u32,
+        /// The frame as it came.
+        #[cbor(n(2), with = "minicbor::bytes")]
+        frame: Vec<u8>,
+        /// With a `Hello` frame: what message 2 carries. The statement names this manager's static key.
+        #[n(3)]
+        credentials: Option<Box<Credentials>>,
+    },
+    /// Answers [`FromManager::Open`].
+    #[n(2)]
+    Opened {
+        /// The vault key, 32 bytes.
+        #[n(0)]
+        vault_key: Secret,
+        /// The shard key generation under which the vault key is wrapped.
+        #[n(1)]
+        generation: u32,
+        /// The newest snapshot and every version above it, ascending; empty when the vault does not exist.
+        #[n(2)]
+        versions: Vec<VersionObject>,
+    },
+    /// Answers [`FromManager::Open`] when it did not work; the waiting requests are answered so.
+    #[n(3)]
+    OpenRefused(#[n(0)] Refusal),
+    /// Answers [`FromManager::Commit`].
+    #[n(4)]
+    CommitResult(#[n(0)] CommitResult),
+    /// Answer what is in flight and exit.
+    #[n(5)]
+    Stop,
+}
+
+/// What became of a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum CommitResult {
+    /// These bytes are durable under this version.
+    #[n(0)]
+    Committed,
+    /// Other bytes are there: another writer owns the vault. The state must be dropped.
+    #[n(1)]
+    OtherWriter,
+    /// It could not be learnt by the deadline. The state must be dropped.
+    #[n(2)]
+    Unknown,
+    /// The store was never asked; nothing was written.
+    #[n(3)]
+    NotSent,
+}
+
+/// Vault-manager to supervisor.
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub enum FromManager {
+    /// The first message: this process is ready and made this static key.
+    #[n(0)]
+    Ready {
+        /// X25519 public key.
+        #[cbor(n(0), with = "minicbor::bytes")]
+        static_key: [u8; 32],
+    },
+    /// The answer to a request.
+    #[n(1)]
+    Reply {
+        /// The supervisor's number for the request.
+        #[n(0)]
+        id: u64,
+        /// The frame to send back.
+        #[cbor(n(1), with = "minicbor::bytes")]
+        frame: Vec<u8>,
+    },
+    /// A device has shown a key of the vault's header, or a valid creation: from here on this vault counts as resident. Asks for
+    /// the vault key and the objects. Sent again to reload.
+    #[n(2)]
+    Open {
+        /// Whether the vault key is to be made when there is none.
+        #[n(0)]
+        create: bool,
+    },
+    /// Store this object under this vault's name. One at a time.
+    #[n(3)]
+    Commit {
+        /// The version.
+        #[n(0)]
+        version: u64,
+        /// The sealed object.
+        #[cbor(n(1), with = "minicbor::bytes")]
+        object: Vec<u8>,
+    },
+    /// Delete this vault's versions below this one, oldest first. Not answered.
+    #[n(4)]
+    Collect {
+        /// The oldest version to keep.
+        #[n(0)]
+        below: u64,
+    },
+    /// The vault has ended with a tombstone at this version: delete the versions below it, oldest first, then the key objects.
+    /// Not answered.
+    #[n(5)]
+    Purge {
+        /// The tombstone's version.
+        #[n(0)]
+        tombstone: u64,
+    },
+    /// Something to be counted.
+    #[n(6)]
+    Noticed(#[n(0)] Notice),
+}
+
+impl fmt::Debug for FromManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ready { .. } => f.write_str("Ready"),
+            Self::Reply { id, frame } => write!(f, "Reply {{ id: {id}, {} bytes }}", frame.len()),
+            Self::Open { create } => write!(f, "Open {{ create: {create} }}"),
+            Self::Commit { version, object } => write!(f, "Commit {{ version: {version}, {} bytes }}", object.len()),
+            Self::Collect { below } => write!(f, "Collect {{ below: {below} }}"),
+            Self::Purge { tombstone } => write!(f, "Purge {{ tombstone: {tombstone} }}"),
+            Self::Noticed(notice) => write!(f, "Noticed({notice:?})"),
+        }
+    }
+}
+
+/// What a vault-manager noticed; the supervisor counts it and logs the first of a burst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Notice {
+    /// A device holds a newer head than the store showed.
+    #[n(0)]
+    Rollback,
+    /// A device holds another history than the store showed.
+    #[n(1)]
+    Fork,
+    /// A stored object does not authenticate or does not chain.
+    #[n(2)]
+    StateCorrupt,
+    /// A frame was forged, replayed or malformed.
+    #[n(3)]
+    BadFrame,
+    /// A device without a place in the header asked.
+    #[n(4)]
+    Stranger,
+}

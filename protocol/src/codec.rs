@@ -1,0 +1,176 @@
+//! CBOR in and out: one deterministic encoding, and a strict check before anything is built from foreign bytes.
+//!
+//! Structures are maps with small unsigned keys. A key below 64 that a reader does not know is optional and is ignored; a key of
+//! 64 or more is critical and is refused by a reader that does not know it. No key of 64 or more exists yet.
+
+use minicbor::data::Type;
+use minicbor::{Decode, Decoder, Encode, Encoder};
+use zeroize::Zeroizing;
+
+/// Keys from here on must be understood.
+pub const FIRST_CRITICAL_KEY: u64 = 64;
+/// Nesting deeper than any message of ours.
+const MAX_DEPTH: usize = 12;
+
+/// Why bytes were not taken as a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// More bytes than this kind of message may have.
+    #[error("the message has more bytes than its kind may have")]
+    TooLarge,
+    /// Not the CBOR that this protocol speaks: truncated, trailing bytes, indefinite lengths, tags, floats, too deep.
+    #[error("the message is not well-formed")]
+    Malformed,
+    /// A map key of 64 or more.
+    #[error("the message has a critical field that this version does not know; upgrade the older side")]
+    CriticalField,
+    /// Well-formed, but not this message.
+    #[error("the message is not of the expected form")]
+    Unexpected,
+}
+
+/// Encodes a value. Writing into memory cannot fail, and our types encode unconditionally.
+pub fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
+    let mut out = Vec::with_capacity(encoded_len(value));
+    write_to(value, &mut out);
+    out
+}
+
+/// Encodes a value that holds secrets into a buffer of exactly its size, so that no reallocation leaves a copy behind.
+pub fn encode_secret<T: Encode<()>>(value: &T) -> Zeroizing<Vec<u8>> {
+    let mut out = Zeroizing::new(Vec::with_capacity(encoded_len(value)));
+    write_to(value, &mut *out);
+    out
+}
+
+fn write_to<T: Encode<()>>(value: &T, out: &mut Vec<u8>) {
+    Encoder::new(out).encode(value).expect("writing into memory does not fail");
+}
+
+/// The length that `value` will have.
+pub fn encoded_len<T: Encode<()>>(value: &T) -> usize {
+    struct Count(usize);
+    impl minicbor::encode::Write for Count {
+        type Error = core::convert::Infallible;
+
+        fn write_all(&mut self, bytes: &[u8]) -> Result<(), Self::Error> {
+            self.0 += bytes.len();
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    Encoder::new(&mut count).encode(value).expect("counting does not fail");
+    count.0
+}
+
+/// Decodes a value from all of `bytes`, of which there may be at most `limit`.
+///
+/// # Errors
+/// See [`DecodeError`]. Nothing larger than `bytes` is allocated on the way.
+pub fn decode<'b, T: Decode<'b, ()>>(bytes: &'b [u8], limit: usize) -> Result<T, DecodeError> {
+    if bytes.len() > limit {
+        return Err(DecodeError::TooLarge);
+    }
+    check(bytes)?;
+    minicbor::decode(bytes).map_err(|_| DecodeError::Unexpected)
+}
+
+/// Walks all of `bytes` as one item of our CBOR subset: definite lengths; unsigned and negative integers, byte and text strings,
+/// arrays, maps with unsigned keys in strictly ascending order, booleans and null.
+///
+/// # Errors
+/// [`DecodeError::Malformed`] or [`DecodeError::CriticalField`].
+pub fn check(bytes: &[u8]) -> Result<(), DecodeError> {
+    let mut d = Decoder::new(bytes);
+    check_item(&mut d, 0)?;
+    if d.position() == bytes.len() { Ok(()) } else { Err(DecodeError::Malformed) }
+}
+
+fn check_item(d: &mut Decoder<'_>, depth: usize) -> Result<(), DecodeError> {
+    let malformed = |_| DecodeError::Malformed;
+    if depth > MAX_DEPTH {
+        return Err(DecodeError::Malformed);
+    }
+    match d.datatype().map_err(malformed)? {
+        Type::Bool => d.bool().map(drop).map_err(malformed),
+        Type::Null => d.null().map_err(malformed),
+        Type::U8 | Type::U16 | Type::U32 | Type::U64 => d.u64().map(drop).map_err(malformed),
+        Type::I8 | Type::I16 | Type::I32 | Type::I64 => d.i64().map(drop).map_err(malformed),
+        Type::Bytes => d.bytes().map(drop).map_err(malformed),
+        Type::String => d.str().map(drop).map_err(malformed),
+        Type::Array => {
+            let len = d.array().map_err(malformed)?.ok_or(DecodeError::Malformed)?;
+            (0..len).try_for_each(|_| check_item(d, depth + 1))
+        }
+        Type::Map => {
+            let len = d.map().map_err(malformed)?.ok_or(DecodeError::Malformed)?;
+            let mut above = None;
+            for _ in 0..len {
+                let key = d.u64().map_err(malformed)?;
+                // A key twice would let two readers see two values.
+                if above.is_some_and(|above| key <= above) {
+                    return Err(DecodeError::Malformed);
+                }
+                if key >= FIRST_CRITICAL_KEY {
+                    return Err(DecodeError::CriticalField);
+                }
+                above = Some(key);
+                check_item(d, depth + 1)?;
+            }
+            Ok(())
+        }
+        _ => Err(DecodeError::Malformed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, minicbor::Encode, minicbor::Decode)]
+    #[cbor(map)]
+    struct Sample {
+        #[n(0)]
+        a: u32,
+        #[n(1)]
+        b: Option<String>,
+    }
+
+    fn sample(hex_bytes: &str) -> Result<Sample, DecodeError> {
+        decode(&hex::decode(hex_bytes).unwrap(), 64)
+    }
+
+    #[test]
+    fn unknown_optional_ignored_unknown_critical_refused() {
+        assert_eq!(sample("a10005"), Ok(Sample { a: 5, b: None }));
+        assert_eq!(sample("a2000518200a"), Ok(Sample { a: 5, b: None }));
+        assert_eq!(sample("a2000518400a"), Err(DecodeError::CriticalField));
+    }
+
+    #[test]
+    fn refuses_what_is_not_ours() {
+        let cases = [
+            ("a1", DecodeError::Malformed),                             // truncated
+            ("a1000500", DecodeError::Malformed),                       // trailing
+            ("bf0005ff", DecodeError::Malformed),                       // indefinite
+            ("a200050006", DecodeError::Malformed),                     // a key twice
+            ("a201f60005", DecodeError::Malformed),                     // keys out of order
+            ("a100c005", DecodeError::Malformed),                       // tag
+            ("a100fb0000000000000000", DecodeError::Malformed),         // float
+            ("9bffffffffffffffff", DecodeError::Malformed),             // a length that no input can have
+            ("a1006161", DecodeError::Unexpected),                      // text where a number belongs
+            ("818181818181818181818181818180", DecodeError::Malformed), // too deep
+        ];
+        for (bytes, error) in cases {
+            assert_eq!(sample(bytes), Err(error), "{bytes}");
+        }
+        assert_eq!(decode::<Sample>(&[0; 65], 64), Err(DecodeError::TooLarge));
+    }
+
+    #[test]
+    fn length_is_exact() {
+        let value = Sample { a: 70_000, b: Some("x".repeat(300)) };
+        assert_eq!(encoded_len(&value), encode(&value).len());
+        assert_eq!(decode(&encode(&value), 1024), Ok(value));
+    }
+}
