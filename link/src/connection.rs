@@ -151,7 +151,6 @@ impl Connection {
                 next_notice: NOTICE,
                 pending: HashMap::new(),
                 pending_bytes: 0,
-                notices: 0,
                 served: 0,
                 served_bytes: 0,
                 queue: Queue::new(limits.window_requests, limits.unfinished_bytes()),
@@ -187,7 +186,6 @@ struct State {
     /// window that forgot them would let more in flight than it says.
     pending: HashMap<u64, Pending>,
     pending_bytes: usize,
-    notices: usize,
     /// The other side's calls that have no answer yet.
     served: usize,
     served_bytes: usize,
@@ -258,7 +256,8 @@ impl Caller {
                 return Err(CallError::Closed);
             }
             let bytes = body.len();
-            if state.pending.len() >= limits.window_requests || state.pending_bytes + bytes > limits.unfinished_bytes() {
+            if state.pending.len() >= limits.window_requests || state.pending_bytes + bytes > limits.unfinished_bytes()
+            {
                 return Err(CallError::Busy);
             }
             let number = state.next_call;
@@ -284,13 +283,12 @@ impl Caller {
             if state.is_closed {
                 return Err(CallError::Closed);
             }
-            if state.notices >= NOTICES || state.queue.bytes() + body.len() > self.0.limits.unfinished_bytes() {
+            if state.queue.notices() >= NOTICES || state.queue.bytes() + body.len() > self.0.limits.unfinished_bytes() {
                 return Err(CallError::Busy);
             }
             let number = state.next_notice;
             state.next_notice += 1;
-            state.notices += 1;
-            state.queue.push(StreamId { number, is_reply: false }, body);
+            state.queue.push_notice(StreamId { number, is_reply: false }, body);
         }
         self.0.wake.notify_one();
         Ok(())
@@ -542,10 +540,6 @@ async fn write<S: AsyncWrite + Unpin>(mut stream: WriteHalf<S>, shared: Arc<Shar
             }
             state.queue.fill(&mut burst);
             state.writing = burst.len();
-            if state.queue.bytes() == 0 {
-                // Notices leave the queue with everything else; counting them one by one would buy nothing.
-                state.notices = 0;
-            }
         }
         if burst.is_empty() {
             shared.written.notify_waiters();

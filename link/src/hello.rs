@@ -24,7 +24,9 @@ pub enum HelloError {
     #[error("the link failed during hello: {0}")]
     Io(#[from] io::Error),
     /// A length over [`HELLO_BYTES`].
-    #[error("the other side of the link announced a hello of {0} bytes, at most 1024 are allowed; something else listens there")]
+    #[error(
+        "the other side of the link announced a hello of {0} bytes, at most 1024 are allowed; something else listens there"
+    )]
     TooLarge(u32),
     /// Not a hello.
     #[error("the other side's hello was not understood: {0}")]

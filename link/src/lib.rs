@@ -11,9 +11,9 @@ pub mod address;
 pub mod connection;
 pub mod hello;
 mod queue;
+pub mod stream;
 
-pub use address::{Address, BoxedStream, Listener, Peer, Stream, connect};
-pub use connection::{
-    CallError, Caller, CloseReason, Closed, Connection, InFlight, Incoming, Limits, Replier,
-};
+pub use address::{Address, Listener, Peer, connect};
+pub use connection::{CallError, Caller, CloseReason, Closed, Connection, InFlight, Incoming, Limits, Replier};
 pub use hello::{HelloError, accept_hello, answer_hello, dial_hello, negotiate};
+pub use stream::{Detached, Stream};

@@ -12,23 +12,25 @@ const BURST_BYTES: usize = 2 * RECORD_BYTES;
 /// Bytes of a record's payload that a message's length takes.
 const LENGTH_BYTES: usize = 4;
 
-/// A message that takes more than one record.
+/// A message, and what it counts for.
 #[derive(Debug)]
-struct Large {
+struct Waiting {
     message: Outgoing,
     len: usize,
+    is_notice: bool,
 }
 
 /// Messages on their way out. Those of one record go first, then the larger ones take turns, one record each.
 #[derive(Debug)]
 pub(crate) struct Queue {
-    small: VecDeque<Outgoing>,
-    waiting: VecDeque<Large>,
-    begun: VecDeque<Large>,
+    small: VecDeque<Waiting>,
+    waiting: VecDeque<Waiting>,
+    begun: VecDeque<Waiting>,
     begun_bytes: usize,
     begun_limit: usize,
     begun_bytes_limit: usize,
     bytes: usize,
+    notices: usize,
 }
 
 impl Queue {
@@ -43,6 +45,7 @@ impl Queue {
             begun_limit,
             begun_bytes_limit,
             bytes: 0,
+            notices: 0,
         }
     }
 
@@ -51,16 +54,36 @@ impl Queue {
         self.bytes
     }
 
-    /// Puts a message at the end.
+    /// Notices that are not completely taken yet.
+    pub(crate) const fn notices(&self) -> usize {
+        self.notices
+    }
+
+    /// Puts a call or an answer at the end.
     pub(crate) fn push(&mut self, stream: StreamId, body: Bytes) {
+        self.put(stream, body, false);
+    }
+
+    /// Puts a notice at the end.
+    pub(crate) fn push_notice(&mut self, stream: StreamId, body: Bytes) {
+        self.put(stream, body, true);
+    }
+
+    fn put(&mut self, stream: StreamId, body: Bytes, is_notice: bool) {
         let len = body.len();
         self.bytes += len;
-        let message = Outgoing::new(stream, body);
+        self.notices += usize::from(is_notice);
+        let waiting = Waiting { message: Outgoing::new(stream, body), len, is_notice };
         if len + LENGTH_BYTES <= RECORD_BYTES {
-            self.small.push_back(message);
+            self.small.push_back(waiting);
         } else {
-            self.waiting.push_back(Large { message, len });
+            self.waiting.push_back(waiting);
         }
+    }
+
+    fn taken(&mut self, whole: &Waiting) {
+        self.bytes -= whole.len;
+        self.notices -= usize::from(whole.is_notice);
     }
 
     /// Appends the next records to `out`, about [`BURST_BYTES`] of them; nothing when nothing waits.
@@ -69,16 +92,15 @@ impl Queue {
             let before = out.len();
             // A record's worth of small messages, then one record of a large one: neither kind can starve the other.
             while out.len() - before < RECORD_BYTES {
-                let Some(mut message) = self.small.pop_front() else { break };
-                let taken = out.len();
-                message.write_piece(out);
-                self.bytes = self.bytes.saturating_sub(out.len() - taken - RECORD_OVERHEAD);
+                let Some(mut small) = self.small.pop_front() else { break };
+                small.message.write_piece(out);
+                self.taken(&small);
             }
             self.begin();
             if let Some(mut large) = self.begun.pop_front() {
                 if large.message.write_piece(out) {
                     self.begun_bytes -= large.len;
-                    self.bytes = self.bytes.saturating_sub(large.len);
+                    self.taken(&large);
                 } else {
                     self.begun.push_back(large);
                 }
@@ -100,9 +122,6 @@ impl Queue {
         }
     }
 }
-
-/// Bytes that the only record of a message has beside its body.
-const RECORD_OVERHEAD: usize = casemate_protocol::record::HEADER_BYTES + LENGTH_BYTES;
 
 #[cfg(test)]
 mod tests {

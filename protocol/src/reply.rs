@@ -256,6 +256,9 @@ pub enum AuditEvent {
     /// A request was refused for a reason that its owner should know (rollback, fork, foreign head, lock key).
     #[n(10)]
     Refused,
+    /// The vault was deleted.
+    #[n(11)]
+    VaultDeleted,
 }
 
 impl AuditEvent {
@@ -273,6 +276,7 @@ impl AuditEvent {
             Self::RollbackAccepted => "rollback_accepted",
             Self::SessionOpened => "session_opened",
             Self::Refused => "refused",
+            Self::VaultDeleted => "vault_deleted",
         }
     }
 }

@@ -49,8 +49,8 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             capacity: NonZeroUsize::new(256).expect("256 is not zero"),
-            ttl: Duration::from_secs(3600),
-            hard_limit: Duration::from_secs(6 * 3600),
+            ttl: Duration::from_hours(1),
+            hard_limit: Duration::from_hours(6),
             backoff_base: Duration::from_millis(500),
             backoff_cap: Duration::from_secs(30),
             max_flights: 512,
@@ -82,8 +82,8 @@ impl Policy {
 
 /// `duration` times `jitter` / 2^32.
 fn scaled(duration: Duration, jitter: u32) -> Duration {
-    let nanos = duration.as_nanos() / (1 << 32) * u128::from(jitter)
-        + ((duration.as_nanos() % (1 << 32)) * u128::from(jitter) >> 32);
+    // A duration has less than 2^95 nanoseconds: the product fits.
+    let nanos = (duration.as_nanos() * u128::from(jitter)) >> 32;
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 

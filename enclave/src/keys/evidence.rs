@@ -8,7 +8,7 @@ use super::recipient::RecipientKey;
 use crate::outside::{BoxFuture, Clock, EvidenceRequest, KeyServiceError, SecurityModule};
 
 /// How long one document is used again. KMS refuses documents older than five minutes.
-pub const MAX_AGE: Duration = Duration::from_secs(4 * 60);
+pub const MAX_AGE: Duration = Duration::from_mins(4);
 
 /// Gives the evidence that goes into each call to the key service.
 pub trait RecipientEvidence: Send + Sync + fmt::Debug {

@@ -27,6 +27,8 @@ pub mod stored;
 pub mod wrap;
 
 #[cfg(test)]
+mod fake_envelope;
+#[cfg(test)]
 mod fakes;
 
 /// The longest key-service ciphertext of a shard key that is kept. Real ones are about 200 bytes.

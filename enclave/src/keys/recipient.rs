@@ -45,7 +45,7 @@ impl fmt::Debug for RecipientKey {
         f.debug_struct("RecipientKey")
             .field("private", &"redacted")
             .field("identifier", &hex::encode(self.identifier))
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

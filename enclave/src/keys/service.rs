@@ -108,7 +108,7 @@ impl AwsKms {
             call = call.encryption_context(name, value);
         }
         let answer = call.recipient(self.recipient_info().await?).send().await.map_err(|error| judge(&error))?;
-        let plaintext = self.believe(answer.key_id, answer.plaintext, answer.ciphertext_for_recipient)?;
+        let plaintext = self.believe(answer.key_id.as_deref(), answer.plaintext, answer.ciphertext_for_recipient)?;
         let ciphertext = answer.ciphertext_blob.map(Blob::into_inner).unwrap_or_default();
         if ciphertext.is_empty() || ciphertext.len() > SHARD_BLOB_BYTES {
             return Err(KeyServiceError::NotBelieved("its ciphertext is absent or longer than 1 KiB"));
@@ -131,13 +131,13 @@ impl AwsKms {
             call = call.encryption_context(name, value);
         }
         let answer = call.recipient(self.recipient_info().await?).send().await.map_err(|error| judge(&error))?;
-        self.believe(answer.key_id, answer.plaintext, answer.ciphertext_for_recipient)
+        self.believe(answer.key_id.as_deref(), answer.plaintext, answer.ciphertext_for_recipient)
     }
 
     /// Takes the key out of an answer, if it is one that the key service could have given.
     fn believe(
         &self,
-        key_id: Option<String>,
+        key_id: Option<&str>,
         plaintext: Option<Blob>,
         envelope: Option<Blob>,
     ) -> Result<Zeroizing<[u8; 32]>, KeyServiceError> {
@@ -146,7 +146,7 @@ impl AwsKms {
         if !plaintext.is_empty() {
             return Err(KeyServiceError::NotBelieved("it carries a Plaintext although evidence was sent"));
         }
-        if key_id.as_deref() != Some(self.key.as_str()) {
+        if key_id != Some(self.key.as_str()) {
             return Err(KeyServiceError::NotBelieved("it names another key than the pinned one"));
         }
         let envelope =

@@ -53,25 +53,23 @@ impl Authority {
     /// # Errors
     /// [`AuthorityError`].
     pub fn load(state: &StateDir) -> Result<Self, AuthorityError> {
-        let key = match state.read(CA_KEY)? {
-            Some(pem) => KeyPair::from_pem(&String::from_utf8_lossy(&pem))?,
-            None => {
-                let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-                let pem = Zeroizing::new(key.serialize_pem());
-                state.write(CA_KEY, pem.as_bytes())?;
-                key
-            }
+        let key = if let Some(pem) = state.read(CA_KEY)? {
+            KeyPair::from_pem(&String::from_utf8_lossy(&pem))?
+        } else {
+            let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+            let pem = Zeroizing::new(key.serialize_pem());
+            state.write(CA_KEY, pem.as_bytes())?;
+            key
         };
         let params = ca_params()?;
         // The certificate is kept, not made anew, so that whoever pinned its bytes still trusts it after a restart.
-        let certificate = match state.read(CA_DER)? {
-            Some(der) => CertificateDer::from(der.to_vec()),
-            None => {
-                let certificate = params.self_signed(&key)?;
-                state.write(CA_PEM, certificate.pem().as_bytes())?;
-                state.write(CA_DER, certificate.der())?;
-                certificate.der().clone()
-            }
+        let certificate = if let Some(der) = state.read(CA_DER)? {
+            CertificateDer::from(der.to_vec())
+        } else {
+            let certificate = params.self_signed(&key)?;
+            state.write(CA_PEM, certificate.pem().as_bytes())?;
+            state.write(CA_DER, certificate.der())?;
+            certificate.der().clone()
         };
         Ok(Self { issuer: Issuer::new(params, key), certificate })
     }

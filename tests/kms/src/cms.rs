@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use aws_lc_rs::cipher::{AES_256, DecryptionContext, PaddedBlockEncryptingKey, UnboundCipherKey};
 use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey};
 use zeroize::Zeroizing;
 
@@ -16,9 +17,12 @@ use zeroize::Zeroizing;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Shape {
-    /// BER, indefinite lengths, ciphertext in chunks: what the real service sends.
+    /// BER, indefinite lengths, ciphertext in chunks of up to 1,000 bytes: what the real service sends, for which a data key
+    /// is one chunk.
     #[default]
     Ber,
+    /// The same with the last cipher block in a chunk of its own, as OpenSSL streams it: a data key is two chunks.
+    Chunked,
     /// DER, definite lengths, ciphertext in one primitive string.
     Der,
 }
@@ -29,8 +33,9 @@ impl FromStr for Shape {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "ber" => Ok(Self::Ber),
+            "chunked" => Ok(Self::Chunked),
             "der" => Ok(Self::Der),
-            other => Err(format!("'{other}' is not a CMS shape: ber or der")),
+            other => Err(format!("'{other}' is not a CMS shape: ber, chunked or der")),
         }
     }
 }
@@ -48,8 +53,8 @@ pub enum EnvelopeError {
 
 /// Bits of a recipient key; the real service takes others, our enclave makes this one only.
 const RECIPIENT_KEY_BITS: usize = 2_048;
-/// Chunks of the constructed octet string, the last of which is one cipher block, as a streaming encoder leaves it.
-const CHUNK_BYTES: usize = 1_024;
+/// Largest chunk of the constructed octet string.
+const CHUNK_BYTES: usize = 1_000;
 const BLOCK_BYTES: usize = 16;
 
 const SEQUENCE: u8 = 0x30;
@@ -96,7 +101,9 @@ impl RecipientKey {
     pub fn from_spki(spki: &[u8]) -> Result<Self, EnvelopeError> {
         let refused = EnvelopeError::RecipientKey;
         let public = PublicEncryptingKey::from_der(spki).map_err(|_| refused)?;
-        if public.key_size_bits() != RECIPIENT_KEY_BITS {
+        // The library also reads other forms of a key and bytes behind it; the identifier is over exactly one encoding.
+        let canonical = AsDer::<PublicKeyX509Der<'_>>::as_der(&public).map_err(|_| refused)?;
+        if public.key_size_bits() != RECIPIENT_KEY_BITS || canonical.as_ref() != spki {
             return Err(refused);
         }
         let key = OaepPublicEncryptingKey::new(public).map_err(|_| refused)?;
@@ -149,23 +156,24 @@ fn encode(identifier: &[u8], wrapped_key: &[u8], iv: &[u8], ciphertext: &[u8], s
     let content_algorithm = tlv(SEQUENCE, &[AES_256_CBC, &tlv(OCTET_STRING, &[iv])]);
     let encrypted_content = match shape {
         Shape::Der => tlv(CONTEXT_0, &[ciphertext]),
-        Shape::Ber => indefinite(CONTEXT_0_CONSTRUCTED, &[&chunks(ciphertext)]),
+        Shape::Ber => indefinite(CONTEXT_0_CONSTRUCTED, &[&chunks(ciphertext, 0)]),
+        Shape::Chunked => indefinite(CONTEXT_0_CONSTRUCTED, &[&chunks(ciphertext, BLOCK_BYTES)]),
     };
 
     let wrap = |tag, parts: &[&[u8]]| match shape {
         Shape::Der => tlv(tag, parts),
-        Shape::Ber => indefinite(tag, parts),
+        Shape::Ber | Shape::Chunked => indefinite(tag, parts),
     };
     let content_info = wrap(SEQUENCE, &[DATA, &content_algorithm, &encrypted_content]);
     let enveloped = wrap(SEQUENCE, &[&version, &tlv(SET, &[&recipient]), &content_info]);
     wrap(SEQUENCE, &[ENVELOPED_DATA, &wrap(CONTEXT_0_CONSTRUCTED, &[&enveloped])])
 }
 
-/// The ciphertext as octet strings: whole chunks of all but the last block, then the last block, which a streaming
-/// encoder only has when it ends.
-fn chunks(ciphertext: &[u8]) -> Vec<u8> {
-    let (body, last) = ciphertext.split_at(ciphertext.len().saturating_sub(BLOCK_BYTES));
-    body.chunks(CHUNK_BYTES).chain([last]).flat_map(|chunk| tlv(OCTET_STRING, &[chunk])).collect()
+/// The ciphertext as octet strings, its last `apart` bytes in one of their own.
+fn chunks(ciphertext: &[u8], apart: usize) -> Vec<u8> {
+    let (body, last) = ciphertext.split_at(ciphertext.len().saturating_sub(apart));
+    let last = (!last.is_empty()).then_some(last);
+    body.chunks(CHUNK_BYTES).chain(last).flat_map(|chunk| tlv(OCTET_STRING, &[chunk])).collect()
 }
 
 fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
@@ -181,13 +189,17 @@ fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
             out.extend_from_slice(long);
         }
     }
-    parts.iter().for_each(|part| out.extend_from_slice(part));
+    for part in parts {
+        out.extend_from_slice(part);
+    }
     out
 }
 
 fn indefinite(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut out = vec![tag, 0x80];
-    parts.iter().for_each(|part| out.extend_from_slice(part));
+    for part in parts {
+        out.extend_from_slice(part);
+    }
     out.extend_from_slice(&END_OF_CONTENTS);
     out
 }

@@ -104,9 +104,8 @@ impl Condition {
         values: &Value,
     ) -> Result<Self, PolicyError> {
         let lower = key.to_ascii_lowercase();
-        let multi_valued = match cardinality(&lower) {
-            Some(multi_valued) => multi_valued,
-            None => return Err(PolicyError::UnknownConditionKey(key.to_owned())),
+        let Some(multi_valued) = cardinality(&lower) else {
+            return Err(PolicyError::UnknownConditionKey(key.to_owned()));
         };
         // Over a key with several values, an operator without a quantifier means what nobody expects.
         if multi_valued == (quantifier == Quantifier::Single) && comparison != Comparison::Null {
@@ -140,13 +139,8 @@ impl Condition {
 
 /// Whether a condition key is one that the stand-in supplies, and if so whether it has several values.
 fn cardinality(key: &str) -> Option<bool> {
-    const SINGLE: [&str; 5] = [
-        "aws:principalarn",
-        "aws:securetransport",
-        "kms:calleraccount",
-        "kms:recipientattestation:imagesha384",
-        "kms:encryptionalgorithm",
-    ];
+    const SINGLE: [&str; 4] =
+        ["aws:principalarn", "aws:securetransport", "kms:calleraccount", "kms:recipientattestation:imagesha384"];
     if key == "kms:encryptioncontextkeys" {
         return Some(true);
     }

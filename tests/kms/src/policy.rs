@@ -202,9 +202,7 @@ fn principals(value: &Value) -> Result<Option<Vec<String>>, PolicyError> {
 pub(crate) fn one_or_more(value: &Value) -> Option<Vec<String>> {
     match value {
         Value::String(one) => Some(vec![one.clone()]),
-        Value::Array(many) if !many.is_empty() => {
-            many.iter().map(|value| value.as_str().map(str::to_owned)).collect()
-        }
+        Value::Array(many) if !many.is_empty() => many.iter().map(|value| value.as_str().map(str::to_owned)).collect(),
         _ => None,
     }
 }

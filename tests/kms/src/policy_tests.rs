@@ -142,10 +142,7 @@ fn the_encryption_context_is_required_and_closed() {
 fn placeholders_are_filled_after_parsing_and_all_of_them() {
     let mut missing = values();
     missing.remove("PCR1");
-    assert_eq!(
-        KeyPolicy::from_template(SHIPPED, &missing).unwrap_err(),
-        PolicyError::Placeholder("PCR1".to_owned())
-    );
+    assert_eq!(KeyPolicy::from_template(SHIPPED, &missing).unwrap_err(), PolicyError::Placeholder("PCR1".to_owned()));
     let mut extra = values();
     extra.insert("PCR7".to_owned(), pcr("00"));
     assert_eq!(KeyPolicy::from_template(SHIPPED, &extra).unwrap_err(), PolicyError::UnusedValue("PCR7".to_owned()));

@@ -52,7 +52,9 @@ pub enum SignatureError {
     #[error("The security token included in the request is invalid.")]
     UnknownCaller,
     /// The clock of the caller differs from ours by more than [`MAX_SKEW_SECONDS`].
-    #[error("Signature expired or not yet current: the request's date must be within 5 minutes of the service's; set the clock")]
+    #[error(
+        "Signature expired or not yet current: the request's date must be within 5 minutes of the service's; set the clock"
+    )]
     Skewed,
     /// The credential is scoped to another day, region or service.
     #[error("Credential should be scoped to a valid region and to the service '{service}': expected '{expected}'")]
@@ -135,9 +137,9 @@ impl<'a> Authorization<'a> {
         let credential = take("Credential", "Authorization requires 'Credential' parameter")?;
         let signed_headers = take("SignedHeaders", "Authorization requires 'SignedHeaders' parameter")?;
         let signature = take("Signature", "Authorization requires 'Signature' parameter")?;
-        let (access_key, scope) = credential
-            .split_once('/')
-            .ok_or(SignatureError::Incomplete("Credential must be <access key>/<date>/<region>/<service>/aws4_request"))?;
+        let (access_key, scope) = credential.split_once('/').ok_or(SignatureError::Incomplete(
+            "Credential must be <access key>/<date>/<region>/<service>/aws4_request",
+        ))?;
         let signed_headers: Vec<&str> = signed_headers.split(';').collect();
         if signed_headers.len() > MAX_SIGNED_HEADERS {
             return Err(SignatureError::Incomplete("SignedHeaders names more than 64 headers"));
@@ -176,7 +178,7 @@ impl Verifier {
         }
         let header = request.single("authorization")?.ok_or(SignatureError::Missing)?;
         let authorization = Authorization::parse(header)?;
-        self.check_what_is_signed(request, &authorization)?;
+        check_what_is_signed(request, &authorization)?;
 
         let caller = self
             .callers
@@ -216,28 +218,24 @@ impl Verifier {
             .map_err(|_| SignatureError::Mismatch)?;
         Ok(caller)
     }
+}
 
-    /// `host` and every `x-amz-*` header must be under the signature: an unsigned `x-amz-target` would let whoever sits
-    /// in the middle turn one operation into another.
-    fn check_what_is_signed(
-        &self,
-        request: &SignedRequest<'_>,
-        authorization: &Authorization<'_>,
-    ) -> Result<(), SignatureError> {
-        let signed = |name: &str| authorization.signed_headers.contains(&name);
-        if !signed("host") {
-            return Err(SignatureError::Incomplete("'Host' must be a 'SignedHeader' in the AWS Authorization"));
-        }
-        let unsigned = request
-            .headers
-            .iter()
-            .map(|(name, _)| name.to_ascii_lowercase())
-            .any(|name| name.starts_with("x-amz-") && !signed(&name));
-        if unsigned {
-            return Err(SignatureError::Incomplete("every 'X-Amz-…' header must be a 'SignedHeader'"));
-        }
-        Ok(())
+/// `host` and every `x-amz-*` header must be under the signature: an unsigned `x-amz-target` would let whoever sits
+/// in the middle turn one operation into another.
+fn check_what_is_signed(request: &SignedRequest<'_>, authorization: &Authorization<'_>) -> Result<(), SignatureError> {
+    let signed = |name: &str| authorization.signed_headers.contains(&name);
+    if !signed("host") {
+        return Err(SignatureError::Incomplete("'Host' must be a 'SignedHeader' in the AWS Authorization"));
     }
+    let unsigned = request
+        .headers
+        .iter()
+        .map(|(name, _)| name.to_ascii_lowercase())
+        .any(|name| name.starts_with("x-amz-") && !signed(&name));
+    if unsigned {
+        return Err(SignatureError::Incomplete("every 'X-Amz-…' header must be a 'SignedHeader'"));
+    }
+    Ok(())
 }
 
 fn canonical_request(
@@ -282,13 +280,14 @@ fn unix_from_basic_iso8601(text: &str) -> Option<u64> {
         return None;
     }
     let number = |range: std::ops::Range<usize>| -> Option<u64> {
-        bytes[range].iter().try_fold(0_u64, |sum, byte| {
-            byte.is_ascii_digit().then(|| sum * 10 + u64::from(byte - b'0'))
-        })
+        bytes[range]
+            .iter()
+            .try_fold(0_u64, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + u64::from(byte - b'0')))
     };
     let (year, month, day) = (number(0..4)?, number(4..6)?, number(6..8)?);
     let (hour, minute, second) = (number(9..11)?, number(11..13)?, number(13..15)?);
-    if year < 1970 || !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
+    if year < 1970 || !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60
+    {
         return None;
     }
     // Days from the civil calendar, counting years from March so that the leap day is the last of its year.

@@ -101,7 +101,7 @@ fn verifier(token: Option<&str>) -> Verifier {
     Verifier::new("us-east-1", "service", vec![caller])
 }
 
-fn headers(vector: &Vector) -> Vec<(String, String)> {
+fn headers_of(vector: &Vector) -> Vec<(String, String)> {
     let mut headers = vec![
         ("Host".to_owned(), "example.amazonaws.com".to_owned()),
         ("X-Amz-Date".to_owned(), "20150830T123600Z".to_owned()),
@@ -115,20 +115,14 @@ fn headers(vector: &Vector) -> Vec<(String, String)> {
     headers
 }
 
-fn verify(
-    vector: &Vector,
-    headers: &[(String, String)],
-    body: &str,
-    now: u64,
-) -> Result<String, SignatureError> {
-    let request =
-        SignedRequest { method: vector.method, path_and_query: "/", headers, body: body.as_bytes() };
+fn verify(vector: &Vector, headers: &[(String, String)], body: &str, now: u64) -> Result<String, SignatureError> {
+    let request = SignedRequest { method: vector.method, path_and_query: "/", headers, body: body.as_bytes() };
     verifier(vector.token).verify(&request, now).map(|caller| caller.principal_arn.clone())
 }
 
 /// A vector's headers, with one thing made different.
 fn changed(vector: &Vector, change: impl Fn(&mut Vec<(String, String)>)) -> Vec<(String, String)> {
-    let mut headers = headers(vector);
+    let mut headers = headers_of(vector);
     change(&mut headers);
     headers
 }
@@ -145,7 +139,7 @@ fn replace(name: &'static str, from: &'static str, to: &'static str) -> impl Fn(
 fn the_published_vectors_verify() {
     for vector in VECTORS {
         for now in [THEN - MAX_SKEW_SECONDS, THEN, THEN + MAX_SKEW_SECONDS] {
-            let verdict = verify(vector, &headers(vector), vector.body, now);
+            let verdict = verify(vector, &headers_of(vector), vector.body, now);
             assert_eq!(verdict.as_deref(), Ok("arn:aws:iam::111122223333:role/example"), "{}", vector.name);
         }
     }
@@ -160,10 +154,15 @@ fn a_change_in_any_signed_part_is_refused() {
             ("date", changed(vector, replace("X-Amz-Date", "123600Z", "123601Z"))),
         ];
         for (what, headers) in cases {
-            assert_eq!(verify(vector, &headers, vector.body, THEN), Err(SignatureError::Mismatch), "{} {what}", vector.name);
+            assert_eq!(
+                verify(vector, &headers, vector.body, THEN),
+                Err(SignatureError::Mismatch),
+                "{} {what}",
+                vector.name
+            );
         }
         let body = format!("{} ", vector.body);
-        assert_eq!(verify(vector, &headers(vector), &body, THEN), Err(SignatureError::Mismatch), "{}", vector.name);
+        assert_eq!(verify(vector, &headers_of(vector), &body, THEN), Err(SignatureError::Mismatch), "{}", vector.name);
     }
 }
 
@@ -171,7 +170,7 @@ fn a_change_in_any_signed_part_is_refused() {
 fn stale_and_future_requests_are_refused() {
     let vector = &VECTORS[1];
     for now in [THEN - MAX_SKEW_SECONDS - 1, THEN + MAX_SKEW_SECONDS + 1] {
-        assert_eq!(verify(vector, &headers(vector), "", now), Err(SignatureError::Skewed));
+        assert_eq!(verify(vector, &headers_of(vector), "", now), Err(SignatureError::Skewed));
     }
 }
 
@@ -194,8 +193,8 @@ fn an_unknown_key_or_token_is_refused() {
     let headers = changed(with_token, replace("X-Amz-Security-Token", "6e86", "6e87"));
     assert_eq!(verify(with_token, &headers, "", THEN), Err(SignatureError::UnknownCaller));
     // A token where the caller has none.
-    let headers = super::tests::headers(with_token);
-    let request = SignedRequest { method: "GET", path_and_query: "/", headers: &headers, body: b"" };
+    let unexpected = headers_of(with_token);
+    let request = SignedRequest { method: "GET", path_and_query: "/", headers: &unexpected, body: b"" };
     assert_eq!(verifier(None).verify(&request, THEN).err(), Some(SignatureError::UnknownCaller));
 }
 

@@ -44,7 +44,9 @@ pub enum StateError {
         reason: String,
     },
     /// Made for another region or account.
-    #[error("the state directory holds a key of {found}, not of {wanted}: pass that region and account, or another directory")]
+    #[error(
+        "the state directory holds a key of {found}, not of {wanted}: pass that region and account, or another directory"
+    )]
     Elsewhere {
         /// Region and account in the directory.
         found: String,
@@ -101,7 +103,8 @@ impl KmsKey {
         let mut id = [0; 16];
         hex::decode_to_slice(file.key_id.replace('-', ""), &mut id).map_err(|error| format!("key_id: {error}"))?;
         let mut master = Zeroizing::new([0; 32]);
-        hex::decode_to_slice(&file.master_key, master.as_mut_slice()).map_err(|error| format!("master_key: {error}"))?;
+        hex::decode_to_slice(&file.master_key, master.as_mut_slice())
+            .map_err(|error| format!("master_key: {error}"))?;
         Ok(Self {
             master: MasterKey::new(id, master),
             id: uuid_text(&id),

@@ -14,8 +14,6 @@ pub const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
 /// Largest `CiphertextBlob` that the API takes.
 pub const MAX_BLOB_BYTES: usize = 6_144;
-/// Largest attestation document: what fits into a request of [`MAX_BODY_BYTES`] in base64 with room for the rest.
-pub const MAX_EVIDENCE_BYTES: usize = 32 * 1024;
 /// Most encryption context pairs taken.
 pub const MAX_CONTEXT_PAIRS: usize = 32;
 /// Largest encryption context, keys and values together.

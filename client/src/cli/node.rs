@@ -1,0 +1,221 @@
+//! `casemate node`: an operator's words to a parent, over its admin socket. One line of JSON there, one back.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use casemate_protocol::id::VaultId;
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::context::Context;
+use super::output::{CliError, table};
+use crate::error::Kind;
+
+/// No answer is longer: 100,000 vaults fit.
+const ANSWER_BYTES: u64 = 32 * 1024 * 1024;
+
+#[derive(Debug, Args)]
+pub(super) struct Socket {
+    /// The parent's admin socket
+    #[arg(long, env = "CASEMATE_ADMIN_SOCKET", value_name = "PATH", default_value = "/run/casemate/admin.sock")]
+    socket: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum NodeCommand {
+    /// Show the node's health
+    Status {
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// List the vaults that are resident in the enclave
+    Vaults {
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Put a vault out of memory; its next request opens it again
+    Evict {
+        /// The vault's id
+        vault: VaultId,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Finish what is under way and take nothing new
+    Drain {
+        #[command(flatten)]
+        socket: Socket,
+    },
+}
+
+impl NodeCommand {
+    pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
+        let timeout = context.globals.timeout;
+        let output = context.output;
+        match self {
+            Self::Status { socket } => {
+                let health = ask(&socket.socket, &json!({ "op": "status" }), timeout)?;
+                output.either(&health, || {
+                    let mut lines = Vec::new();
+                    flatten("", &health, &mut lines);
+                    lines
+                })
+            }
+            Self::Vaults { socket } => {
+                let answer = ask(&socket.socket, &json!({ "op": "vaults" }), timeout)?;
+                output.either(&answer, || vault_table(&answer))
+            }
+            Self::Evict { vault, socket } => {
+                let question = json!({ "op": "evict", "vault": vault.to_string() });
+                let answer = ask(&socket.socket, &question, timeout)?;
+                output.either(&answer, || vec![format!("Evicted {vault}")])
+            }
+            Self::Drain { socket } => {
+                let answer = ask(&socket.socket, &json!({ "op": "drain" }), timeout)?;
+                output.either(&answer, || {
+                    vec!["Draining: what is under way is finished, nothing new is taken".to_owned()]
+                })
+            }
+        }
+    }
+}
+
+fn ask(path: &Path, question: &Value, timeout: Duration) -> Result<Value, CliError> {
+    let answer = exchange(path, question, timeout).map_err(|error| {
+        let remedy = match error.kind() {
+            io::ErrorKind::PermissionDenied => "Run this as the user or group that the parent's admin socket belongs to.",
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                "Check that casemate-parent runs on this machine, and its socket's path (--socket or CASEMATE_ADMIN_SOCKET)."
+            }
+            _ => "Try again; if it recurs, look into the parent's log.",
+        };
+        CliError::new(Kind::Unavailable, "admin_socket", format!("no answer from {}: {error}", path.display()), remedy)
+    })?;
+    match answer.get("error") {
+        Some(error) => Err(refused(error)),
+        None => Ok(answer),
+    }
+}
+
+fn exchange(path: &Path, question: &Value, timeout: Duration) -> io::Result<Value> {
+    let mut stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.set_write_timeout(Some(timeout))?;
+    stream.write_all(format!("{question}\n").as_bytes())?;
+    let mut line = String::new();
+    BufReader::new(stream.take(ANSWER_BYTES)).read_line(&mut line)?;
+    serde_json::from_str(&line)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the answer is not one line of JSON"))
+}
+
+fn refused(error: &Value) -> CliError {
+    let text = |key: &str, otherwise: &str| printable(error.get(key).and_then(Value::as_str).unwrap_or(otherwise));
+    let code = text("code", "refused");
+    let kind = match code.as_str() {
+        "not_found" => Kind::NotFound,
+        "busy" | "unavailable" | "draining" | "deadline_exceeded" => Kind::Unavailable,
+        _ => Kind::Refused,
+    };
+    CliError {
+        kind,
+        code,
+        message: text("message", "the node refused"),
+        remedy: text("remedy", "Look into the parent's log."),
+    }
+}
+
+fn printable(text: &str) -> String {
+    text.chars().filter(|character| !character.is_control()).collect()
+}
+
+fn scalar(value: &Value) -> String {
+    match value {
+        Value::String(text) => printable(text),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// Nested objects as dotted names: health grows, and an operator must see all of it.
+fn flatten(name: &str, value: &Value, lines: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                let name = if name.is_empty() { printable(key) } else { format!("{name}.{}", printable(key)) };
+                flatten(&name, value, lines);
+            }
+        }
+        Value::Array(items) => {
+            lines.push(format!("{name:<28} {}", items.iter().map(scalar).collect::<Vec<_>>().join(", ")));
+        }
+        value => lines.push(format!("{name:<28} {}", scalar(value))),
+    }
+}
+
+fn vault_table(answer: &Value) -> Vec<String> {
+    let vaults = answer.get("vaults").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let cell = |vault: &Value, key: &str| scalar(vault.get(key).unwrap_or(&Value::Null));
+    let row = |vault: &Value| {
+        ["vault", "state", "in_flight", "idle_ms", "pid", "memory_bytes"].map(|key| cell(vault, key)).to_vec()
+    };
+    let heading = ["VAULT", "STATE", "IN FLIGHT", "IDLE MS", "PID", "MEMORY"];
+    table(&heading, &vaults.iter().map(row).collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    fn answer_once(answer: &'static str) -> (tempfile::TempDir, PathBuf, std::thread::JoinHandle<String>) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("admin.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let thread = std::thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            let mut line = String::new();
+            BufReader::new(&stream).read_line(&mut line).unwrap();
+            (&stream).write_all(answer.as_bytes()).unwrap();
+            line
+        });
+        (directory, path, thread)
+    }
+
+    #[test]
+    fn one_line_there_one_line_back() {
+        let (_directory, path, thread) = answer_once("{\"ok\":true}\n");
+        let answer = ask(&path, &json!({ "op": "drain" }), Duration::from_secs(5)).unwrap();
+        assert_eq!((answer, thread.join().unwrap().as_str()), (json!({ "ok": true }), "{\"op\":\"drain\"}\n"));
+    }
+
+    #[test]
+    fn refusals_keep_their_remedy() {
+        let text = "{\"error\":{\"code\":\"not_found\",\"message\":\"not resident\",\"remedy\":\"See `casemate node vaults`.\"}}\n";
+        let (_directory, path, thread) = answer_once(text);
+        let error = ask(&path, &json!({ "op": "evict" }), Duration::from_secs(5)).unwrap_err();
+        assert_eq!((error.kind, error.message.as_str()), (Kind::NotFound, "not resident"));
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn nobody_there_and_nonsense() {
+        let error = ask(Path::new("/nonexistent/admin.sock"), &json!({}), Duration::from_secs(1)).unwrap_err();
+        assert!(error.kind == Kind::Unavailable && error.remedy.contains("casemate-parent"));
+        let (_directory, path, thread) = answer_once("hello\n");
+        assert!(ask(&path, &json!({}), Duration::from_secs(5)).unwrap_err().message.contains("JSON"));
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn health_is_shown_whole() {
+        let mut lines = Vec::new();
+        flatten(
+            "",
+            &json!({ "status": "ok", "nats": { "connected": true }, "reasons": ["a\u{1b}[2J", "b"] }),
+            &mut lines,
+        );
+        let text = lines.join("\n");
+        assert!(text.contains("nats.connected") && text.contains("a[2J, b") && !text.contains('\u{1b}'), "{text}");
+    }
+}

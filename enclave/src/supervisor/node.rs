@@ -1,0 +1,169 @@
+//! What this node is: its identity, its cluster once it was told, and its evidence.
+
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
+
+use casemate_protocol::id::VaultId;
+use casemate_protocol::link::AttestReply;
+use casemate_protocol::statement::Credentials;
+use casemate_protocol::trust::{ClusterId, TrustConfiguration, node_user_data};
+
+use super::identity::Identity;
+use crate::outside::{BoxFuture, Clock, EvidenceRequest, Measurements, ModuleError, SecurityModule};
+
+/// The platform's number in credentials: AWS Nitro.
+pub const PLATFORM_NITRO: u8 = 0;
+/// Evidence is made anew when it is this old.
+pub const EVIDENCE_RENEWED_AFTER: Duration = Duration::from_mins(30);
+/// Evidence older than this is used no more: its leaf certificate may have ended.
+pub const EVIDENCE_LIFE: Duration = Duration::from_hours(1);
+/// How long the security module may take.
+const MODULE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The cluster that this node belongs to, for good.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The trust configuration.
+    pub configuration: TrustConfiguration,
+    /// Its bytes, as they were handed in.
+    pub bytes: Vec<u8>,
+    /// Their hash.
+    pub id: ClusterId,
+}
+
+/// This node.
+#[derive(Debug)]
+pub struct Node {
+    module: Arc<dyn SecurityModule>,
+    clock: Arc<dyn Clock>,
+    identity: Identity,
+    measurements: Measurements,
+    cluster: OnceLock<Cluster>,
+    evidence: RwLock<Option<Evidence>>,
+}
+
+#[derive(Debug, Clone)]
+struct Evidence {
+    document: Arc<[u8]>,
+    made: Duration,
+}
+
+/// Why there is no evidence.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum EvidenceError {
+    /// No trust configuration yet.
+    #[error("the node has no trust configuration yet; the parent hands one in")]
+    NotConfigured,
+    /// The module refused.
+    #[error(transparent)]
+    Module(#[from] ModuleError),
+    /// The module did not answer.
+    #[error("the security module did not answer within {MODULE_DEADLINE:?}; the enclave must be started anew")]
+    Deadline,
+}
+
+impl Node {
+    /// A node that belongs to no cluster yet.
+    pub fn new(
+        module: Arc<dyn SecurityModule>,
+        clock: Arc<dyn Clock>,
+        identity: Identity,
+        measurements: Measurements,
+    ) -> Self {
+        Self { module, clock, identity, measurements, cluster: OnceLock::new(), evidence: RwLock::new(None) }
+    }
+
+    /// The security module.
+    pub fn module(&self) -> &Arc<dyn SecurityModule> {
+        &self.module
+    }
+
+    /// What the image measures.
+    pub fn measurements(&self) -> &Measurements {
+        &self.measurements
+    }
+
+    /// The cluster, once known.
+    pub fn cluster(&self) -> Option<&Cluster> {
+        self.cluster.get()
+    }
+
+    /// Joins a cluster. The first one holds.
+    ///
+    /// # Errors
+    /// The cluster, when there is one already.
+    pub fn join(&self, cluster: Cluster) -> Result<(), Cluster> {
+        self.cluster.set(cluster)
+    }
+
+    /// The age of the evidence in use; none when there is none that may be used.
+    pub fn evidence_age(&self) -> Option<Duration> {
+        let now = self.clock.monotonic();
+        self.evidence().map(|evidence| now.saturating_sub(evidence.made))
+    }
+
+    /// What handshake message 2 carries; none before the node has cluster and evidence.
+    pub fn credentials(&self, vault: VaultId, static_key: [u8; 32]) -> Option<Credentials> {
+        let (cluster, evidence) = (self.cluster.get()?, self.evidence()?);
+        Some(Credentials {
+            platform: PLATFORM_NITRO,
+            evidence: evidence.document.to_vec(),
+            trust_configuration: cluster.bytes.clone(),
+            identity: self.identity.public(),
+            statement: self.identity.state(vault, static_key, self.clock.unix_seconds()),
+        })
+    }
+
+    /// Makes the node's evidence anew.
+    ///
+    /// # Errors
+    /// See [`EvidenceError`]; the old evidence then stays until its life ends.
+    pub async fn renew_evidence(&self) -> Result<(), EvidenceError> {
+        let made = self.clock.monotonic();
+        let document = self.attest(None).await?;
+        *self.evidence.write().unwrap_or_else(PoisonError::into_inner) =
+            Some(Evidence { document: document.into(), made });
+        Ok(())
+    }
+
+    /// Answers somebody's nonce with fresh evidence.
+    ///
+    /// # Errors
+    /// See [`EvidenceError`].
+    pub async fn attest_for(&self, nonce: Vec<u8>) -> Result<AttestReply, EvidenceError> {
+        let cluster = self.cluster.get().ok_or(EvidenceError::NotConfigured)?;
+        let evidence = self.attest(Some(nonce)).await?;
+        Ok(AttestReply {
+            platform: PLATFORM_NITRO,
+            evidence,
+            trust_configuration: cluster.bytes.clone(),
+            identity: self.identity.public(),
+            refused: None,
+        })
+    }
+
+    fn attest(&self, nonce: Option<Vec<u8>>) -> BoxFuture<'_, Result<Vec<u8>, EvidenceError>> {
+        Box::pin(async move {
+            let cluster = self.cluster.get().ok_or(EvidenceError::NotConfigured)?;
+            let public_key = self.identity.public();
+            let user_data = node_user_data(&public_key, cluster.id);
+            let request = EvidenceRequest {
+                user_data: Some(user_data.to_vec()),
+                nonce,
+                public_key: Some(public_key.to_vec()),
+            };
+            let module = Arc::clone(&self.module);
+            let made = tokio::task::spawn_blocking(move || module.attest(request));
+            match tokio::time::timeout(MODULE_DEADLINE, made).await {
+                Ok(Ok(document)) => Ok(document?),
+                Ok(Err(_)) | Err(_) => Err(EvidenceError::Deadline),
+            }
+        })
+    }
+
+    fn evidence(&self) -> Option<Evidence> {
+        let now = self.clock.monotonic();
+        let evidence = self.evidence.read().unwrap_or_else(PoisonError::into_inner).clone()?;
+        (now.saturating_sub(evidence.made) < EVIDENCE_LIFE).then_some(evidence)
+    }
+}

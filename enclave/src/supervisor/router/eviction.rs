@@ -1,0 +1,121 @@
+//! Who leaves: the idle, least recently used first, when a place or memory is needed or their time is over. A vault with work in flight
+//! is never among them.
+
+use std::time::Duration;
+
+use casemate_protocol::id::VaultId;
+use casemate_protocol::link::{LogEvent, LogLevel};
+
+use super::{Router, log};
+use super::event::{Action, SlotId};
+use super::slot::State;
+
+/// What one vault-manager is taken to hold, to guess how many must leave. The next sample corrects the guess.
+const VAULT_BYTES: u64 = 256 * 1024;
+/// Evictions at one sample of memory.
+const EVICTIONS_PER_SAMPLE: u64 = 64;
+
+impl Router {
+    /// Makes room for one more resident; says whether there is room.
+    pub(super) fn make_room(&mut self, now: Duration, out: &mut Vec<Action>) -> bool {
+        while self.residents.len() >= self.limits.vaults {
+            if !self.evict_one(now, out) {
+                return false;
+            }
+        }
+        // While memory is short, one must leave for each that comes.
+        !self.memory_pressure || self.residents.is_empty() || self.evict_one(now, out)
+    }
+
+    /// Evicts the least recently used idle vault.
+    fn evict_one(&mut self, now: Duration, out: &mut Vec<Action>) -> bool {
+        let idle = |slot_id: &SlotId| self.slots.get(*slot_id).is_some_and(super::slot::Slot::is_idle);
+        // Busy ones are passed over; there are no more of them than requests in flight and writes.
+        let Some(candidate) = self.residents.iter().rev().map(|(slot_id, ())| *slot_id).find(idle) else { return false };
+        self.evict(candidate, now, out);
+        true
+    }
+
+    fn evict(&mut self, slot_id: SlotId, now: Duration, out: &mut Vec<Action>) {
+        self.counters.evicted += 1;
+        log(LogLevel::Info, LogEvent::VaultEvicted, Some(self.counters.evicted), out);
+        self.stop(slot_id, now, out);
+    }
+
+    /// Closes vaults that nobody used for the idle time.
+    pub(super) fn close_idle(&mut self, now: Duration, out: &mut Vec<Action>) {
+        let is_over = |slot_id: &SlotId| {
+            let slot = self.slots.get(*slot_id);
+            slot.is_some_and(|slot| now.saturating_sub(slot.last_use) >= self.limits.idle)
+        };
+        // The list is in the order of use: behind the first that was used lately there are none.
+        let over: Vec<_> = self.residents.iter().rev().map(|(slot_id, ())| *slot_id).take_while(is_over).collect();
+        for slot_id in over {
+            if self.slots.get(slot_id).is_some_and(super::slot::Slot::is_idle) {
+                self.evict(slot_id, now, out);
+            }
+        }
+    }
+
+    /// A sample of the machine's memory.
+    pub(super) fn memory(&mut self, total: u64, available: u64, now: Duration, out: &mut Vec<Action>) {
+        let used = total.saturating_sub(available);
+        let line = |percent: u8| total / 100 * u64::from(percent);
+        if used >= line(self.limits.memory_high) {
+            if !self.memory_pressure {
+                log(LogLevel::Warn, LogEvent::MemoryPressure, None, out);
+            }
+            self.memory_pressure = true;
+        } else if used <= line(self.limits.memory_low) {
+            self.memory_pressure = false;
+        }
+        if self.memory_pressure {
+            let excess = used.saturating_sub(line(self.limits.memory_low));
+            let count = (excess / VAULT_BYTES).clamp(1, EVICTIONS_PER_SAMPLE);
+            for _ in 0..count {
+                if !self.evict_one(now, out) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// The limit may have become smaller.
+    pub(super) fn shrink(&mut self, now: Duration, out: &mut Vec<Action>) {
+        while self.residents.len() > self.limits.vaults && self.evict_one(now, out) {}
+    }
+
+    /// An operator closes a vault. What it has in flight is finished.
+    pub(super) fn evict_by_name(&mut self, vault: VaultId, now: Duration, out: &mut Vec<Action>) {
+        if let Some(slot_id) = self.vaults.get(&vault).copied() {
+            self.evict(slot_id, now, out);
+        }
+    }
+
+    /// Refuses new work from here on and closes what is open.
+    pub(super) fn drain(&mut self, now: Duration, out: &mut Vec<Action>) {
+        if self.draining {
+            return;
+        }
+        self.draining = true;
+        log(LogLevel::Info, LogEvent::Draining, None, out);
+        let all: Vec<_> = self.slots.iter().map(|(slot_id, _)| slot_id).collect();
+        for slot_id in all {
+            let Some(slot) = self.slots.get(slot_id) else { continue };
+            match slot.state {
+                State::Open { .. } => self.stop(slot_id, now, out),
+                State::HalfOpen(_) if slot.requests.is_empty() => self.stop(slot_id, now, out),
+                // Each ends soon by a limit of its own.
+                State::HalfOpen(_) | State::Opening(_) | State::Closing(_) => {}
+            }
+        }
+    }
+
+    /// Says once that draining has ended.
+    pub(super) fn drain_further(&mut self, out: &mut Vec<Action>) {
+        if self.draining && !self.drained && self.slots.len() == 0 {
+            self.drained = true;
+            out.push(Action::Drained);
+        }
+    }
+}

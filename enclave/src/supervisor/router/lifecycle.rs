@@ -1,0 +1,281 @@
+//! A slot's life: half-open, started, ready, closing, gone.
+
+use std::time::Duration;
+
+use casemate_protocol::error::{ErrorCode, Refusal};
+use casemate_protocol::id::VaultId;
+use casemate_protocol::link::{LogEvent, LogLevel, VersionObject};
+
+use super::event::{Action, ManagerExit, Op, RequestId, SlotId, StoreFailed};
+use super::slot::{Closing, HalfOpen, Newest, Pending, RETRY_MS, STOP_LIMIT, Slot, Stage, State};
+use super::{CLOSING_SLOTS, GENERATION, Router, log};
+use crate::ipc::{FromManager, Notice, ToManager};
+
+impl Router {
+    /// Takes a slot for a vault that has none: half-open, in the small pool that strangers share. It never takes a resident's place.
+    pub(super) fn open_half(
+        &mut self,
+        vault: VaultId,
+        id: RequestId,
+        pending: Pending,
+        now: Duration,
+        out: &mut Vec<Action>,
+    ) {
+        while self.half_open.len() >= self.limits.half_open {
+            let Some(oldest) = self.half_open.front().copied() else { break };
+            self.kill(oldest, Some(&Refusal::retry(ErrorCode::Busy, RETRY_MS)), out);
+        }
+        if self.slots.len() >= self.limits.vaults + self.limits.half_open + CLOSING_SLOTS {
+            return self.refuse(id, Refusal::retry(ErrorCode::Busy, RETRY_MS), out);
+        }
+        let op = self.op();
+        let nothing = self.negative.holds(vault, now);
+        let newest = if nothing { Newest::Known(None) } else { Newest::Asked(op) };
+        let slot = self.slots.insert(Slot::new(vault, newest, now));
+        self.vaults.insert(vault, slot);
+        self.half_open.push_back(slot);
+        out.push(Action::Spawn { slot, memory_bytes: self.limits.vault_memory_bytes });
+        if !nothing {
+            out.push(Action::LoadNewest { slot, op, vault });
+        }
+        self.enqueue(slot, id, pending, now, out);
+    }
+
+    pub(super) fn spawned(&mut self, slot_id: SlotId, pid: u32, out: &mut Vec<Action>) {
+        let Some(slot) = self.touch(slot_id) else { return };
+        slot.pid = Some(pid);
+        if let State::HalfOpen(HalfOpen::Preparing { spawned, .. }) = &mut slot.state {
+            *spawned = true;
+            self.start(slot_id, out);
+        }
+    }
+
+    pub(super) fn newest(
+        &mut self,
+        slot_id: SlotId,
+        op: Op,
+        result: Result<Option<VersionObject>, StoreFailed>,
+        now: Duration,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(slot) = self.touch(slot_id) else { return };
+        let vault = slot.vault;
+        let State::HalfOpen(HalfOpen::Preparing { newest, .. }) = &mut slot.state else { return };
+        if !matches!(newest, Newest::Asked(asked) if *asked == op) {
+            return;
+        }
+        match result {
+            Ok(found) => {
+                let nothing = found.is_none();
+                *newest = Newest::Known(found);
+                if nothing {
+                    self.negative.insert(vault, now);
+                }
+                self.start(slot_id, out);
+            }
+            Err(StoreFailed) => {
+                log(LogLevel::Warn, LogEvent::StoreFailed, None, out);
+                self.kill(slot_id, Some(&Refusal::retry(ErrorCode::Unavailable, 1000)), out);
+            }
+        }
+    }
+
+    /// Tells the process who it is, once it is there and the newest object is known.
+    fn start(&mut self, slot_id: SlotId, out: &mut Vec<Action>) {
+        let versions_kept = self.limits.versions_kept;
+        let Some(slot) = self.touch(slot_id) else { return };
+        let State::HalfOpen(HalfOpen::Preparing { spawned: true, newest: Newest::Known(newest) }) = &mut slot.state
+        else {
+            return;
+        };
+        let newest = newest.take();
+        slot.committed = newest.as_ref().map_or(0, |newest| newest.version);
+        slot.state = State::HalfOpen(HalfOpen::Starting);
+        let message = ToManager::Start { vault: slot.vault, newest, versions_kept, generation: GENERATION };
+        out.push(Action::Send { slot: slot_id, message });
+    }
+
+    pub(super) fn from_manager(
+        &mut self,
+        slot_id: SlotId,
+        message: FromManager,
+        now: Duration,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(slot) = self.touch(slot_id) else { return };
+        if matches!(slot.state, State::Closing(Closing::Killed | Closing::Exited)) {
+            return;
+        }
+        match message {
+            FromManager::Ready { static_key } => {
+                if !matches!(slot.state, State::HalfOpen(HalfOpen::Starting)) {
+                    return self.violation(slot_id, out);
+                }
+                slot.state = State::HalfOpen(HalfOpen::Ready { static_key });
+                self.deliver_waiting(slot_id, now, out);
+            }
+            FromManager::Reply { id, frame } => self.replied(slot_id, id, frame, out),
+            FromManager::Open { create } => self.open(slot_id, create, now, out),
+            FromManager::Commit { version, object } => self.commit(slot_id, version, object, now, out),
+            FromManager::Collect { below } => self.collect(slot_id, below, out),
+            FromManager::Purge { tombstone } => self.purge(slot_id, tombstone, out),
+            FromManager::Noticed(notice) => self.notice(notice, out),
+        }
+    }
+
+    fn notice(&mut self, notice: Notice, out: &mut Vec<Action>) {
+        let count = self.notices.entry(notice).or_default();
+        *count += 1;
+        let count = Some(*count);
+        match notice {
+            Notice::Rollback => log(LogLevel::Error, LogEvent::RollbackDetected, count, out),
+            Notice::Fork => log(LogLevel::Error, LogEvent::ForkDetected, count, out),
+            Notice::StateCorrupt => log(LogLevel::Error, LogEvent::StateCorrupt, count, out),
+            // Anybody can cause these; they are counted and fill no log.
+            Notice::BadFrame | Notice::Stranger => {}
+        }
+    }
+
+    /// A vault-manager broke the rules of its socket: it is compromised or at fault, and in both cases not to be believed further.
+    pub(super) fn violation(&mut self, slot_id: SlotId, out: &mut Vec<Action>) {
+        let Some(slot) = self.touch(slot_id) else { return };
+        if matches!(slot.state, State::Closing(_)) {
+            // A socket that breaks while its process ends is no news.
+            return;
+        }
+        log(LogLevel::Error, LogEvent::ManagerProtocol, None, out);
+        self.counters.crashed += 1;
+        self.kill(slot_id, None, out);
+    }
+
+    /// Lets a process end by itself: it answers what it holds first.
+    pub(super) fn stop(&mut self, slot_id: SlotId, now: Duration, out: &mut Vec<Action>) {
+        let Some(slot) = self.touch(slot_id) else { return };
+        match &slot.state {
+            State::Closing(_) => return,
+            // Nothing is promised to anybody yet.
+            State::HalfOpen(_) | State::Opening(_) => {
+                return self.kill(slot_id, Some(&Refusal::retry(ErrorCode::Unavailable, RETRY_MS)), out);
+            }
+            State::Open { .. } => {}
+        }
+        let last = slot.requests.values().map(|pending| pending.deadline).max();
+        let writing = slot.commit.as_ref().map(super::commit::Commit::deadline);
+        let kill_at = [last, writing].into_iter().flatten().fold(now, Duration::max) + STOP_LIMIT;
+        slot.state = State::Closing(Closing::Stopping { kill_at });
+        self.residents.pop(&slot_id);
+        out.push(Action::Send { slot: slot_id, message: ToManager::Stop });
+    }
+
+    /// Ends a process now. Its callers are told: those whose request it never got by `refusal`, if there is one.
+    pub(super) fn kill(&mut self, slot_id: SlotId, refusal: Option<&Refusal>, out: &mut Vec<Action>) {
+        let Some(slot) = self.touch(slot_id) else { return };
+        if matches!(slot.state, State::Closing(Closing::Killed | Closing::Exited)) {
+            return;
+        }
+        self.end(slot_id, Closing::Killed, refusal, out);
+        out.push(Action::Kill { slot: slot_id });
+    }
+
+    /// Everything that ends with a process.
+    fn end(&mut self, slot_id: SlotId, closing: Closing, refusal: Option<&Refusal>, out: &mut Vec<Action>) {
+        let Some(slot) = self.touch(slot_id) else { return };
+        // Devices that came while the slot was closing wait for the next process, not for this one.
+        let keep_waiting = matches!(slot.state, State::Closing(_));
+        slot.state = State::Closing(closing);
+        self.half_open.retain(|half_open| *half_open != slot_id);
+        self.residents.pop(&slot_id);
+        self.answer_all(slot_id, refusal, keep_waiting, out);
+        if let Some(slot) = self.touch(slot_id)
+            && let Some(commit) = slot.commit.take()
+        {
+            slot.late_put = commit.outstanding_put();
+        }
+    }
+
+    pub(super) fn spawn_failed(&mut self, slot_id: SlotId, now: Duration, out: &mut Vec<Action>) {
+        log(LogLevel::Error, LogEvent::ManagerCrashed, None, out);
+        self.gone(slot_id, Some(&Refusal::retry(ErrorCode::Busy, RETRY_MS)), now, out);
+    }
+
+    pub(super) fn exited(&mut self, slot_id: SlotId, exit: ManagerExit, now: Duration, out: &mut Vec<Action>) {
+        let Some(slot) = self.touch(slot_id) else { return };
+        if !matches!(slot.state, State::Closing(_)) {
+            self.counters.crashed += 1;
+            let (event, value) = match exit {
+                ManagerExit::SandboxKilled => (LogEvent::ManagerSandboxKilled, None),
+                ManagerExit::Signal(number) | ManagerExit::Status(number) => {
+                    (LogEvent::ManagerCrashed, u64::try_from(number).ok())
+                }
+                ManagerExit::LayerFailed(number) => (LogEvent::ManagerCrashed, Some(number.into())),
+            };
+            log(LogLevel::Error, event, value, out);
+        }
+        self.gone(slot_id, None, now, out);
+    }
+
+    fn gone(&mut self, slot_id: SlotId, refusal: Option<&Refusal>, now: Duration, out: &mut Vec<Action>) {
+        let Some(slot) = self.touch(slot_id) else { return };
+        slot.pid = None;
+        self.end(slot_id, Closing::Exited, refusal, out);
+        self.release(slot_id, now, out);
+    }
+
+    /// Gives a slot back once its process is reaped and no call to the store is under way; who waited gets a new one.
+    pub(super) fn release(&mut self, slot_id: SlotId, now: Duration, out: &mut Vec<Action>) {
+        let Some(slot) = self.slots.get(slot_id) else { return };
+        if !matches!(slot.state, State::Closing(Closing::Exited)) || slot.late_put.is_some() {
+            return;
+        }
+        let Some(mut slot) = self.slots.remove(slot_id) else { return };
+        if let Some(wake) = slot.wake {
+            self.wakes.remove(&(wake, slot_id));
+        }
+        self.vaults.remove(&slot.vault);
+        out.push(Action::Release { slot: slot_id });
+        for id in slot.waiting {
+            let Some(pending) = slot.requests.remove(&id) else { continue };
+            debug_assert_eq!(pending.stage, Stage::Waiting);
+            self.deadlines.remove(&(pending.deadline, id));
+            self.in_flight_bytes = self.in_flight_bytes.saturating_sub(pending.bytes);
+            let remaining = pending.deadline.saturating_sub(now);
+            self.request(id, slot.vault, remaining, pending.kind, pending.frame, now, out);
+        }
+    }
+
+    /// Slots whose time has come.
+    pub(super) fn wake_slots(&mut self, now: Duration, out: &mut Vec<Action>) {
+        self.settle();
+        while let Some((at, slot_id)) = self.wakes.first().copied().filter(|(at, _)| *at <= now) {
+            self.wakes.remove(&(at, slot_id));
+            if let Some(slot) = self.touch(slot_id) {
+                slot.wake = None;
+                self.wake_slot(slot_id, now, out);
+            }
+            self.settle();
+        }
+    }
+
+    fn wake_slot(&mut self, slot_id: SlotId, now: Duration, out: &mut Vec<Action>) {
+        self.advance_commit(slot_id, now, out);
+        let Some(slot) = self.touch(slot_id) else { return };
+        match &slot.state {
+            State::HalfOpen(_) if now >= slot.half_open_until => {
+                return self.kill(slot_id, Some(&Refusal::retry(ErrorCode::Unavailable, RETRY_MS)), out);
+            }
+            State::Opening(opening) if now >= opening.deadline => {
+                return self.opening_failed(slot_id, Refusal::retry(ErrorCode::Unavailable, 1000), now, out);
+            }
+            State::Closing(Closing::Stopping { kill_at }) if now >= *kill_at => {
+                return self.kill(slot_id, None, out);
+            }
+            State::Closing(_) => return,
+            State::HalfOpen(_) | State::Opening(_) | State::Open { .. } => {}
+        }
+        if slot.stuck_at().is_some_and(|at| now >= at) {
+            self.counters.stuck += 1;
+            log(LogLevel::Error, LogEvent::ManagerStuck, None, out);
+            self.kill(slot_id, None, out);
+        }
+    }
+}

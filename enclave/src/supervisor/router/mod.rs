@@ -1,0 +1,305 @@
+//! The router: which request goes to which vault-manager, and what becomes of both.
+//!
+//! A plain, deterministic function of (state, event, now). It does no I/O, reads no clock and waits for nothing; what it wants done it
+//! appends to a list of actions, and `shell` does it. That is why a simulation can show what matters here: every request is answered
+//! exactly once, nothing with work in flight is evicted, and every collection has a bound.
+//!
+//! ```text
+//!            Hello                 Ready, Finish → Open             Opened
+//!  (none) ──────────▶ HalfOpen ───────────────────────▶ Opening ───────────▶ Open
+//!                        │  pool of 5 %, 5 s, oldest out    │   admission      │ idle, memory, limit, operator, drain: Stop
+//!                        │                                  │                 │ stuck, crash, protocol: Kill
+//!                        └──────────────▶ Closing ◀─────────┴─────────────────┘
+//!                                            │ reaped, and no call to the store under way
+//!                                            ▼
+//!                                          (none)
+//! ```
+
+mod commit;
+mod event;
+mod eviction;
+mod lifecycle;
+mod limits;
+mod opening;
+mod requests;
+mod slot;
+mod writing;
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
+
+use casemate_protocol::error::{ErrorCode, Refusal};
+use casemate_protocol::id::VaultId;
+use casemate_protocol::link::{LogEvent, LogLevel, Tuning, VaultNumbers};
+use lru::LruCache;
+
+pub use event::{
+    Action, Answer, Event, Loaded, ManagerExit, Op, Put, RequestId, SlotId, StoreFailed, VaultKey,
+};
+pub use limits::{Limits, half_open};
+
+use super::bucket::TokenBucket;
+use super::negative::NegativeCache;
+use crate::ipc::Notice;
+use slot::{Slot, Slots};
+
+/// Slots beyond residents and half-open vaults: processes that are on their way out.
+pub const CLOSING_SLOTS: usize = 64;
+/// The shard key generation under which vaults are created.
+pub const GENERATION: u32 = 1;
+/// How often idle vaults and the buckets are looked at.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// What is counted since boot.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counters {
+    evicted: u64,
+    opened: u64,
+    crashed: u64,
+    stuck: u64,
+    requests: u64,
+    refused: u64,
+    open_us: u64,
+}
+
+/// The router.
+#[derive(Debug)]
+pub struct Router {
+    limits: Limits,
+    /// What the machine can hold.
+    allowed: u32,
+    slots: Slots,
+    vaults: HashMap<VaultId, SlotId>,
+    /// Half-open vaults, oldest first.
+    half_open: VecDeque<SlotId>,
+    /// Resident vaults (opening or open), least recently used last.
+    residents: LruCache<SlotId, ()>,
+    /// Callers that wait, by deadline.
+    deadlines: BTreeMap<(Duration, RequestId), SlotId>,
+    /// Bytes of the frames that those callers sent.
+    in_flight_bytes: usize,
+    /// Slots that want to hear of the time.
+    wakes: BTreeSet<(Duration, SlotId)>,
+    /// Slots whose timer must be looked at before `handle` returns.
+    touched: Vec<SlotId>,
+    negative: NegativeCache,
+    opens: TokenBucket,
+    creates: TokenBucket,
+    attests: TokenBucket,
+    housekeeping_at: Duration,
+    memory_pressure: bool,
+    draining: bool,
+    drained: bool,
+    next_op: u64,
+    notices: HashMap<Notice, u64>,
+    counters: Counters,
+}
+
+impl Router {
+    /// A router on a machine that can hold `allowed` resident vaults.
+    pub fn new(tuning: &Tuning, allowed: u32, now: Duration) -> Self {
+        Self {
+            limits: Limits::new(tuning, allowed),
+            allowed,
+            slots: Slots::default(),
+            vaults: HashMap::new(),
+            half_open: VecDeque::new(),
+            residents: LruCache::unbounded(),
+            deadlines: BTreeMap::new(),
+            in_flight_bytes: 0,
+            wakes: BTreeSet::new(),
+            touched: Vec::new(),
+            negative: NegativeCache::default(),
+            opens: TokenBucket::new(tuning.opens_per_second),
+            creates: TokenBucket::new(tuning.creates_per_second),
+            attests: TokenBucket::new(tuning.attests_per_second),
+            housekeeping_at: now + HOUSEKEEPING,
+            memory_pressure: false,
+            draining: false,
+            drained: false,
+            next_op: 0,
+            notices: HashMap::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes one event at `now` (monotonic) and appends what is to be done, in order.
+    pub fn handle(&mut self, event: Event, now: Duration, out: &mut Vec<Action>) {
+        match event {
+            Event::Request { id, vault, remaining, kind, frame } => {
+                self.request(id, vault, remaining, kind, frame, now, out);
+            }
+            Event::Spawned { slot, pid } => self.spawned(slot, pid, out),
+            Event::SpawnFailed { slot } => self.spawn_failed(slot, now, out),
+            Event::Exited { slot, exit } => self.exited(slot, exit, now, out),
+            Event::FromManager { slot, message } => self.from_manager(slot, message, now, out),
+            Event::Broken { slot } => self.violation(slot, out),
+            Event::Newest { slot, op, result } => self.newest(slot, op, result, now, out),
+            Event::Loaded { slot, op, result } => self.loaded(slot, op, result, now, out),
+            Event::VaultKey { slot, op, result } => self.vault_key(slot, op, result, now, out),
+            Event::PutDone { slot, op, put } => self.put_done(slot, op, put, now, out),
+            Event::ReadBack { slot, op, result } => self.read_back(slot, op, &result, now, out),
+            Event::Tick => {}
+            Event::Memory { total, available } => self.memory(total, available, now, out),
+            Event::Tuning(tuning) => self.tune(&tuning, now, out),
+            Event::Evict(vault) => self.evict_by_name(vault, now, out),
+            Event::Drain => self.drain(now, out),
+        }
+        self.time_passes(now, out);
+        self.settle();
+    }
+
+    /// When [`Event::Tick`] is due, if nothing else comes before.
+    pub fn next_wake(&self) -> Duration {
+        let deadline = self.deadlines.first_key_value().map(|((at, _), _)| *at);
+        let wake = self.wakes.first().map(|(at, _)| *at);
+        [deadline, wake].into_iter().flatten().fold(self.housekeeping_at, Duration::min)
+    }
+
+    /// Whether evidence may be made for a stranger now.
+    ///
+    /// # Errors
+    /// The refusal that the stranger gets.
+    pub fn admit_attest(&mut self, now: Duration) -> Result<(), Refusal> {
+        if self.draining {
+            return Err(Refusal::new(ErrorCode::Draining));
+        }
+        self.attests.take(now).map_err(|wait| Refusal::retry(ErrorCode::RateLimited, milliseconds(wait)))
+    }
+
+    /// The numbers for health.
+    pub fn numbers(&self) -> VaultNumbers {
+        let count = |len: usize| u64::try_from(len).unwrap_or(u64::MAX);
+        VaultNumbers {
+            resident: count(self.residents.len()),
+            half_open: count(self.half_open.len()),
+            limit: count(self.limits.vaults),
+            in_flight: count(self.deadlines.len()),
+            evicted: self.counters.evicted,
+            opened: self.counters.opened,
+            crashed: self.counters.crashed,
+            stuck: self.counters.stuck,
+            requests: self.counters.requests,
+            refused: self.counters.refused,
+            open_us: self.counters.open_us,
+        }
+    }
+
+    /// Every vault that has a slot, for operators.
+    pub fn vaults(&self, now: Duration) -> Vec<VaultView> {
+        let view = |slot: &Slot| VaultView {
+            vault: slot.vault,
+            state: slot.state_name(),
+            in_flight: u32::try_from(slot.requests.len()).unwrap_or(u32::MAX),
+            idle: now.saturating_sub(slot.last_use),
+            pid: slot.pid,
+        };
+        self.slots.iter().map(|(_, slot)| view(slot)).collect()
+    }
+
+    /// Whether a vault has a slot that is not on its way out.
+    pub fn holds(&self, vault: VaultId) -> bool {
+        let slot = self.vaults.get(&vault).and_then(|slot| self.slots.get(*slot));
+        slot.is_some_and(|slot| !matches!(slot.state, slot::State::Closing(_)))
+    }
+
+    /// Whether new work is refused for good.
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    /// Whether memory is short.
+    pub fn is_short_of_memory(&self) -> bool {
+        self.memory_pressure
+    }
+
+    /// How often vault-managers noticed `notice`.
+    pub fn noticed(&self, notice: Notice) -> u64 {
+        self.notices.get(&notice).copied().unwrap_or(0)
+    }
+
+    /// The longest wait for one answer of the store.
+    pub fn store_timeout(&self) -> Duration {
+        self.limits.store_timeout
+    }
+
+    fn tune(&mut self, tuning: &Tuning, now: Duration, out: &mut Vec<Action>) {
+        self.limits = Limits::new(tuning, self.allowed);
+        self.opens.set_rate(tuning.opens_per_second);
+        self.creates.set_rate(tuning.creates_per_second);
+        self.attests.set_rate(tuning.attests_per_second);
+        if tuning.vault_limit > self.allowed {
+            log(LogLevel::Warn, LogEvent::LimitLowered, Some(self.allowed.into()), out);
+        }
+        self.shrink(now, out);
+    }
+
+    fn time_passes(&mut self, now: Duration, out: &mut Vec<Action>) {
+        self.expire_requests(now, out);
+        self.wake_slots(now, out);
+        if now >= self.housekeeping_at {
+            self.housekeeping_at = now + HOUSEKEEPING;
+            self.close_idle(now, out);
+        }
+        self.drain_further(out);
+    }
+
+    /// Sets the timers of all slots that were touched.
+    fn settle(&mut self) {
+        while let Some(id) = self.touched.pop() {
+            let Some(slot) = self.slots.get_mut(id) else { continue };
+            let wake = slot.next_wake();
+            if wake == slot.wake {
+                continue;
+            }
+            if let Some(old) = slot.wake {
+                self.wakes.remove(&(old, id));
+            }
+            slot.wake = wake;
+            if let Some(new) = wake {
+                self.wakes.insert((new, id));
+            }
+        }
+    }
+
+    /// The slot, which is then looked at again by [`Router::settle`].
+    fn touch(&mut self, id: SlotId) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut(id)?;
+        self.touched.push(id);
+        Some(slot)
+    }
+
+    fn op(&mut self) -> Op {
+        self.next_op += 1;
+        Op(self.next_op)
+    }
+}
+
+fn log(level: LogLevel, event: LogEvent, value: Option<u64>, out: &mut Vec<Action>) {
+    out.push(Action::Log { level, event, value });
+}
+
+/// One vault as the router sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VaultView {
+    /// The vault.
+    pub vault: VaultId,
+    /// `half_open`, `opening`, `open`, `closing`.
+    pub state: &'static str,
+    /// Requests in flight and waiting.
+    pub in_flight: u32,
+    /// Time since a device last asked.
+    pub idle: Duration,
+    /// The process, once there is one.
+    pub pid: Option<u32>,
+}
+
+/// Whole milliseconds, at least one, of a time that is left or to be waited for.
+fn milliseconds(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX).max(1)
+}

@@ -1,0 +1,167 @@
+//! Opening a vault: from the first message that shows a device key of its header (or a valid creation) to its key and its objects.
+
+use std::time::Duration;
+
+use casemate_protocol::error::{ErrorCode, Refusal};
+use casemate_protocol::link::{LogEvent, LogLevel};
+
+use super::event::{Action, Loaded, Op, SlotId, StoreFailed, VaultKey};
+use super::slot::{Closing, HalfOpen, OPENING_LIMIT, Opening, OpeningStep, RETRY_MS, STOP_LIMIT, State};
+use super::{GENERATION, Router, log, milliseconds};
+use crate::ipc::ToManager;
+
+impl Router {
+    pub(super) fn open(&mut self, slot_id: SlotId, create: bool, now: Duration, out: &mut Vec<Action>) {
+        let Some(slot) = self.touch(slot_id) else { return };
+        let (static_key, reload) = match &slot.state {
+            State::HalfOpen(HalfOpen::Ready { static_key }) => (*static_key, false),
+            State::Open { static_key } if slot.commit.is_none() => (*static_key, true),
+            // It was told to stop meanwhile.
+            State::Closing(_) => return,
+            State::HalfOpen(HalfOpen::Preparing { .. } | HalfOpen::Starting)
+            | State::Opening(_)
+            | State::Open { .. } => return self.violation(slot_id, out),
+        };
+        let vault = slot.vault;
+        if let Err(refusal) = self.admit(create, reload, now, out) {
+            return self.refuse_open(slot_id, refusal, now, out);
+        }
+        if create {
+            self.negative.remove(vault);
+        }
+        let op = self.op();
+        let Some(slot) = self.touch(slot_id) else { return };
+        let step = OpeningStep::Loading(op);
+        slot.state =
+            State::Opening(Opening { static_key, create, reload, deadline: now + OPENING_LIMIT, step });
+        if !reload {
+            self.half_open.retain(|half_open| *half_open != slot_id);
+        }
+        self.residents.put(slot_id, ());
+        // The key service's answer is waited for together with the store's.
+        out.push(Action::WarmShardKey { shard: vault.shard(), generation: GENERATION });
+        out.push(Action::Load { slot: slot_id, op, vault });
+    }
+
+    /// Whether another vault may be opened now. Cold vaults come at a node-wide rate and take the places of idle ones only, so that one
+    /// user's traffic never evicts everyone.
+    fn admit(&mut self, create: bool, reload: bool, now: Duration, out: &mut Vec<Action>) -> Result<(), Refusal> {
+        if self.draining {
+            return Err(Refusal::new(ErrorCode::Draining));
+        }
+        if create {
+            let taken = self.creates.take(now);
+            taken.map_err(|wait| Refusal::retry(ErrorCode::RateLimited, milliseconds(wait)))?;
+        }
+        self.opens.take(now).map_err(|wait| Refusal::retry(ErrorCode::Busy, milliseconds(wait)))?;
+        if reload || self.make_room(now, out) {
+            return Ok(());
+        }
+        Err(Refusal::retry(ErrorCode::Busy, RETRY_MS))
+    }
+
+    pub(super) fn loaded(
+        &mut self,
+        slot_id: SlotId,
+        op: Op,
+        result: Result<Loaded, StoreFailed>,
+        now: Duration,
+        out: &mut Vec<Action>,
+    ) {
+        let next = self.op();
+        let Some(slot) = self.touch(slot_id) else { return };
+        let vault = slot.vault;
+        let State::Opening(opening) = &mut slot.state else { return };
+        if !matches!(opening.step, OpeningStep::Loading(asked) if asked == op) {
+            return;
+        }
+        let Ok(loaded) = result else {
+            log(LogLevel::Warn, LogEvent::StoreFailed, None, out);
+            return self.opening_failed(slot_id, Refusal::retry(ErrorCode::Unavailable, 1000), now, out);
+        };
+        match (loaded.versions.is_empty(), loaded.keys.is_empty()) {
+            (true, _) if !opening.create => {
+                self.opening_failed(slot_id, Refusal::new(ErrorCode::NotFound), now, out);
+            }
+            // Versions that no key opens: the store lost or hides the key object.
+            (false, true) => {
+                log(LogLevel::Error, LogEvent::StateCorrupt, None, out);
+                self.opening_failed(slot_id, Refusal::new(ErrorCode::StateCorrupt), now, out);
+            }
+            (true, true | false) | (false, false) => {
+                let wrapped = loaded.keys.clone();
+                opening.step = OpeningStep::Unwrapping(next, loaded);
+                out.push(Action::VaultKey { slot: slot_id, op: next, vault, wrapped });
+            }
+        }
+    }
+
+    pub(super) fn vault_key(
+        &mut self,
+        slot_id: SlotId,
+        op: Op,
+        result: Result<VaultKey, Refusal>,
+        now: Duration,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(slot) = self.touch(slot_id) else { return };
+        let State::Opening(opening) = &mut slot.state else { return };
+        let OpeningStep::Unwrapping(asked, loaded) = &mut opening.step else { return };
+        if *asked != op {
+            return;
+        }
+        let key = match result {
+            Ok(key) => key,
+            Err(refusal) => return self.opening_failed(slot_id, refusal, now, out),
+        };
+        let versions = std::mem::take(&mut loaded.versions);
+        let (static_key, reload) = (opening.static_key, opening.reload);
+        slot.committed = versions.last().map_or(0, |newest| newest.version);
+        slot.state = State::Open { static_key };
+        slot.released = now;
+        slot.last_use = now;
+        let cold_start = now.saturating_sub(slot.born);
+        if !reload {
+            self.counters.opened += 1;
+            let micros = u64::try_from(cold_start.as_micros()).unwrap_or(u64::MAX);
+            self.counters.open_us = self.counters.open_us.saturating_add(micros);
+        }
+        let message = ToManager::Opened { vault_key: key.key, generation: key.generation, versions };
+        out.push(Action::Send { slot: slot_id, message });
+        if self.draining {
+            self.stop(slot_id, now, out);
+        }
+    }
+
+    /// The opening did not work: the process is told and stands where it stood before.
+    pub(super) fn opening_failed(
+        &mut self,
+        slot_id: SlotId,
+        refusal: Refusal,
+        now: Duration,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(slot) = self.touch(slot_id) else { return };
+        let State::Opening(opening) = &slot.state else { return };
+        let (static_key, reload) = (opening.static_key, opening.reload);
+        if reload {
+            slot.state = State::Open { static_key };
+        } else {
+            slot.state = State::HalfOpen(HalfOpen::Ready { static_key });
+            self.residents.pop(&slot_id);
+            self.half_open.push_back(slot_id);
+        }
+        self.refuse_open(slot_id, refusal, now, out);
+    }
+
+    /// Tells a process that its vault is not opened. A half-open one keeps only the time that it needs to tell its callers.
+    fn refuse_open(&mut self, slot_id: SlotId, refusal: Refusal, now: Duration, out: &mut Vec<Action>) {
+        let Some(slot) = self.touch(slot_id) else { return };
+        if matches!(slot.state, State::Closing(Closing::Killed | Closing::Exited)) {
+            return;
+        }
+        slot.released = now;
+        slot.half_open_until = slot.half_open_until.max(now + STOP_LIMIT);
+        out.push(Action::Send { slot: slot_id, message: ToManager::OpenRefused(refusal) });
+    }
+}

@@ -1,0 +1,213 @@
+//! Requests: taken in, given to a vault-manager, answered exactly once.
+
+use std::time::Duration;
+
+use casemate_protocol::error::{ErrorCode, Refusal};
+use casemate_protocol::frame::DeviceFrameKind;
+use casemate_protocol::id::VaultId;
+use casemate_protocol::limits::{DEADLINE_MAX, WINDOW_BYTES, WINDOW_REQUESTS};
+
+use super::event::{Action, Answer, RequestId, SlotId};
+use super::slot::{BYTES_PER_VAULT, Pending, RETRY_MS, Stage, State};
+use super::{Router, milliseconds};
+use crate::ipc::ToManager;
+
+impl Router {
+    #[allow(clippy::too_many_arguments)] // The fields of one event, taken apart once.
+    pub(super) fn request(
+        &mut self,
+        id: RequestId,
+        vault: VaultId,
+        remaining: Duration,
+        kind: DeviceFrameKind,
+        frame: Vec<u8>,
+        now: Duration,
+        out: &mut Vec<Action>,
+    ) {
+        if self.draining {
+            return self.refuse(id, Refusal::new(ErrorCode::Draining), out);
+        }
+        // The parent counts the window too; whether it does is its own affair, what we hold is ours.
+        if self.deadlines.len() >= WINDOW_REQUESTS || self.in_flight_bytes + frame.len() > WINDOW_BYTES {
+            return self.refuse(id, Refusal::retry(ErrorCode::Busy, RETRY_MS), out);
+        }
+        let deadline = now + remaining.min(DEADLINE_MAX);
+        let pending = Pending { kind, deadline, bytes: frame.len(), frame, stage: Stage::Waiting };
+        match (self.vaults.get(&vault).copied(), kind) {
+            (Some(slot), _) => self.enqueue(slot, id, pending, now, out),
+            (None, DeviceFrameKind::Hello) => self.open_half(vault, id, pending, now, out),
+            // Its session ended with the process that knew it. No process is made for a name that anybody can write.
+            (None, DeviceFrameKind::Finish | DeviceFrameKind::Sealed) => {
+                self.refuse(id, Refusal::new(ErrorCode::SessionUnknown), out);
+            }
+        }
+    }
+
+    /// Gives a request to a slot.
+    pub(super) fn enqueue(
+        &mut self,
+        slot_id: SlotId,
+        id: RequestId,
+        pending: Pending,
+        now: Duration,
+        out: &mut Vec<Action>,
+    ) {
+        let queue = self.limits.queue;
+        let Some(slot) = self.touch(slot_id) else {
+            return self.refuse(id, Refusal::retry(ErrorCode::Unavailable, RETRY_MS), out);
+        };
+        let is_session = pending.kind != DeviceFrameKind::Hello;
+        if matches!(slot.state, State::Closing(_)) && is_session {
+            return self.refuse(id, Refusal::new(ErrorCode::SessionUnknown), out);
+        }
+        if slot.requests.len() >= queue || slot.bytes + pending.bytes > BYTES_PER_VAULT {
+            return self.refuse(id, Refusal::retry(ErrorCode::Busy, RETRY_MS), out);
+        }
+        slot.bytes += pending.bytes;
+        // A stranger's hello keeps nobody resident.
+        if is_session {
+            slot.last_use = now;
+        }
+        let (deadline, bytes) = (pending.deadline, pending.bytes);
+        slot.requests.insert(id, pending);
+        let serving = slot.serving_key().is_some();
+        if !serving {
+            slot.waiting.push_back(id);
+        }
+        self.deadlines.insert((deadline, id), slot_id);
+        self.in_flight_bytes += bytes;
+        if is_session {
+            self.residents.get(&slot_id);
+        }
+        if serving {
+            self.deliver(slot_id, id, now, out);
+        }
+    }
+
+    /// Sends a waiting request to its process, which is ready.
+    pub(super) fn deliver(&mut self, slot_id: SlotId, id: RequestId, now: Duration, out: &mut Vec<Action>) {
+        let Some(slot) = self.touch(slot_id) else { return };
+        let (vault, Some(static_key)) = (slot.vault, slot.serving_key()) else { return };
+        let Some(pending) = slot.requests.get_mut(&id) else { return };
+        pending.stage = Stage::Sent(now);
+        let deadline_ms = milliseconds(pending.deadline.saturating_sub(now));
+        let frame = std::mem::take(&mut pending.frame);
+        out.push(match pending.kind {
+            DeviceFrameKind::Hello => Action::SendHello { slot: slot_id, vault, static_key, id, deadline_ms, frame },
+            DeviceFrameKind::Finish | DeviceFrameKind::Sealed => {
+                let message = ToManager::Request { id, deadline_ms, frame, credentials: None };
+                Action::Send { slot: slot_id, message }
+            }
+        });
+    }
+
+    /// Sends everything that waited for the process.
+    pub(super) fn deliver_waiting(&mut self, slot_id: SlotId, now: Duration, out: &mut Vec<Action>) {
+        while let Some(id) = self.slots.get_mut(slot_id).and_then(|slot| slot.waiting.pop_front()) {
+            self.deliver(slot_id, id, now, out);
+        }
+    }
+
+    /// The vault-manager answered a request.
+    pub(super) fn replied(&mut self, slot_id: SlotId, id: RequestId, frame: Vec<u8>, out: &mut Vec<Action>) {
+        let stage = self.slots.get(slot_id).and_then(|slot| slot.requests.get(&id)).map(|pending| pending.stage);
+        match stage {
+            Some(Stage::Sent(_)) => self.answer(slot_id, id, Answer::Frame(frame), out),
+            // Its caller was told already.
+            Some(Stage::Overdue(_)) => self.forget(slot_id, id),
+            // A number that it was never given.
+            Some(Stage::Waiting) | None => self.violation(slot_id, out),
+        }
+    }
+
+    /// Answers a request that has a slot and takes it out of there.
+    pub(super) fn answer(&mut self, slot_id: SlotId, id: RequestId, answer: Answer, out: &mut Vec<Action>) {
+        let pending = self.slots.get(slot_id).and_then(|slot| slot.requests.get(&id));
+        let Some((deadline, bytes)) = pending.map(|pending| (pending.deadline, pending.bytes)) else { return };
+        self.forget(slot_id, id);
+        self.tell(id, deadline, bytes, answer, out);
+    }
+
+    /// Answers everything that a process held, because it is gone or is about to be. Those that wait for a process are told
+    /// `refusal`, unless they go on waiting for the next one.
+    pub(super) fn answer_all(
+        &mut self,
+        slot_id: SlotId,
+        refusal: Option<&Refusal>,
+        keep_waiting: bool,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(slot) = self.touch(slot_id) else { return };
+        let mut held = std::mem::take(&mut slot.requests);
+        if keep_waiting {
+            slot.requests = held.extract_if(.., |_, pending| pending.stage == Stage::Waiting).collect();
+        } else {
+            slot.waiting.clear();
+        }
+        slot.bytes = slot.requests.values().map(|pending| pending.bytes).sum();
+        for (id, pending) in held {
+            if !matches!(pending.stage, Stage::Overdue(_)) {
+                let refusal = match (refusal, pending.stage, pending.kind) {
+                    (Some(refusal), Stage::Waiting, _) | (Some(refusal), _, DeviceFrameKind::Hello) => refusal.clone(),
+                    _ => pending.lost(),
+                };
+                self.tell(id, pending.deadline, pending.bytes, Answer::Refused(refusal), out);
+            }
+        }
+    }
+
+    /// Answers callers whose time is up.
+    pub(super) fn expire_requests(&mut self, now: Duration, out: &mut Vec<Action>) {
+        while let Some(entry) = self.deadlines.first_entry().filter(|entry| entry.key().0 <= now) {
+            let ((deadline, id), slot_id) = (*entry.key(), *entry.get());
+            let Some(slot) = self.touch(slot_id) else {
+                debug_assert!(false, "a waiting caller has a slot");
+                self.deadlines.remove(&(deadline, id));
+                continue;
+            };
+            let Some(pending) = slot.requests.get_mut(&id) else {
+                debug_assert!(false, "a waiting caller has a request");
+                self.deadlines.remove(&(deadline, id));
+                continue;
+            };
+            let (late, bytes) = (pending.late(), pending.bytes);
+            match pending.stage {
+                Stage::Sent(sent) => pending.stage = Stage::Overdue(sent),
+                Stage::Waiting | Stage::Overdue(_) => {
+                    slot.waiting.retain(|waiting| *waiting != id);
+                    self.forget(slot_id, id);
+                }
+            }
+            self.tell(id, deadline, bytes, Answer::Refused(late), out);
+        }
+    }
+
+    /// Takes a request out of its slot.
+    fn forget(&mut self, slot_id: SlotId, id: RequestId) {
+        let Some(slot) = self.touch(slot_id) else { return };
+        if let Some(pending) = slot.requests.remove(&id) {
+            slot.bytes = slot.bytes.saturating_sub(pending.bytes);
+        }
+    }
+
+    /// Tells a caller that was counted as waiting.
+    fn tell(&mut self, id: RequestId, deadline: Duration, bytes: usize, answer: Answer, out: &mut Vec<Action>) {
+        if self.deadlines.remove(&(deadline, id)).is_none() {
+            debug_assert!(false, "request {id} was answered before");
+            return;
+        }
+        self.in_flight_bytes = self.in_flight_bytes.saturating_sub(bytes);
+        self.counters.requests += 1;
+        if matches!(answer, Answer::Refused(_)) {
+            self.counters.refused += 1;
+        }
+        out.push(Action::Answer { id, answer });
+    }
+
+    /// Refuses a request that never had a slot.
+    pub(super) fn refuse(&mut self, id: RequestId, refusal: Refusal, out: &mut Vec<Action>) {
+        self.counters.requests += 1;
+        self.counters.refused += 1;
+        out.push(Action::Answer { id, answer: Answer::Refused(refusal) });
+    }
+}

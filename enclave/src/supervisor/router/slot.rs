@@ -1,0 +1,316 @@
+//! A slot: one vault, the process that serves it, and everything that waits for either.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use casemate_protocol::error::{ErrorCode, Refusal};
+use casemate_protocol::frame::DeviceFrameKind;
+use casemate_protocol::id::VaultId;
+use casemate_protocol::link::VersionObject;
+
+use super::commit::Commit;
+use super::event::{Loaded, Op, RequestId, SlotId};
+
+/// How long a vault-manager may be silent after it was given something, however short a device's deadline is. Without it, anybody who may
+/// send a frame with a deadline of a millisecond could have a vault's process killed.
+pub(super) const STUCK_AFTER: Duration = Duration::from_secs(5);
+/// How long a half-open vault lives.
+pub(super) const HALF_OPEN_LIFE: Duration = Duration::from_secs(5);
+/// How long a vault-manager may take to stop once it has nothing left to do.
+pub(super) const STOP_LIMIT: Duration = Duration::from_secs(1);
+/// How long opening may take: the store's answer, the key service's answer, twice.
+pub(super) const OPENING_LIMIT: Duration = Duration::from_secs(30);
+/// Bytes of frames waiting for or held by one vault. Its socket's lane for requests has room for more, credentials included.
+pub(super) const BYTES_PER_VAULT: usize = 2 * 1024 * 1024;
+/// When to come back, milliseconds, after something that passes quickly.
+pub(super) const RETRY_MS: u32 = 100;
+
+/// A slot.
+#[derive(Debug)]
+pub(super) struct Slot {
+    /// The vault. Everything done for the process in this slot is done under this name.
+    pub(super) vault: VaultId,
+    /// Where the slot is in its life.
+    pub(super) state: State,
+    /// Requests that the process or this slot holds.
+    pub(super) requests: BTreeMap<RequestId, Pending>,
+    /// Those of them that wait: for the process to be ready, or, while closing, for the next process.
+    pub(super) waiting: VecDeque<RequestId>,
+    /// Bytes of waiting frames and of frames that the process has not answered.
+    pub(super) bytes: usize,
+    /// The write in flight.
+    pub(super) commit: Option<Commit>,
+    /// A put that goes on although its write was given up. Until it ends the vault is not opened again.
+    pub(super) late_put: Option<Op>,
+    /// The newest version known to be durable.
+    pub(super) committed: u64,
+    /// The process id, once there is one.
+    pub(super) pid: Option<u32>,
+    /// When the slot was taken.
+    pub(super) born: Duration,
+    /// How long it may be half-open.
+    pub(super) half_open_until: Duration,
+    /// When a device last asked.
+    pub(super) last_use: Duration,
+    /// When the process was last given what it waited for from us.
+    pub(super) released: Duration,
+    /// The timer that is set.
+    pub(super) wake: Option<Duration>,
+}
+
+/// Where a slot is in its life.
+#[derive(Debug)]
+pub(super) enum State {
+    /// Nobody has shown a device key of this vault yet.
+    HalfOpen(HalfOpen),
+    /// Its key and objects are on their way.
+    Opening(Opening),
+    /// Serving.
+    Open {
+        /// The process's static key.
+        static_key: [u8; 32],
+    },
+    /// On its way out.
+    Closing(Closing),
+}
+
+/// The steps of a half-open vault.
+#[derive(Debug)]
+pub(super) enum HalfOpen {
+    /// Process and newest object are on their way.
+    Preparing {
+        /// Whether the process is there.
+        spawned: bool,
+        /// The newest object, once known.
+        newest: Newest,
+    },
+    /// The process was told who it is.
+    Starting,
+    /// The process can do handshakes.
+    Ready {
+        /// Its static key.
+        static_key: [u8; 32],
+    },
+}
+
+/// The newest object of a vault.
+#[derive(Debug)]
+pub(super) enum Newest {
+    /// Asked for by this call.
+    Asked(Op),
+    /// As the store showed it; none when it has none.
+    Known(Option<VersionObject>),
+}
+
+/// Opening: load, then key.
+#[derive(Debug)]
+pub(super) struct Opening {
+    /// The process's static key.
+    pub(super) static_key: [u8; 32],
+    /// Whether the vault may be created.
+    pub(super) create: bool,
+    /// Whether the vault was open before.
+    pub(super) reload: bool,
+    /// When it is given up.
+    pub(super) deadline: Duration,
+    /// What is waited for.
+    pub(super) step: OpeningStep,
+}
+
+/// What an opening waits for.
+#[derive(Debug)]
+pub(super) enum OpeningStep {
+    /// The store, by this call.
+    Loading(Op),
+    /// The key, by this call; what the store had is kept meanwhile.
+    Unwrapping(Op, Loaded),
+}
+
+/// On its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Closing {
+    /// Told to stop; killed then.
+    Stopping {
+        /// When.
+        kill_at: Duration,
+    },
+    /// Killed, not yet reaped.
+    Killed,
+    /// Reaped; an earlier call to the store has not ended.
+    Exited,
+}
+
+/// A request that has a slot.
+#[derive(Debug)]
+pub(super) struct Pending {
+    /// The frame's kind.
+    pub(super) kind: DeviceFrameKind,
+    /// When its caller is answered whatever happens.
+    pub(super) deadline: Duration,
+    /// The frame, until it is sent.
+    pub(super) frame: Vec<u8>,
+    /// The frame's length.
+    pub(super) bytes: usize,
+    /// Where it stands.
+    pub(super) stage: Stage,
+}
+
+/// Where a request stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Not given to a process yet.
+    Waiting,
+    /// Given to the process then.
+    Sent(Duration),
+    /// Given to the process then, and its caller was told already that time is up.
+    Overdue(Duration),
+}
+
+impl Pending {
+    /// What its caller is told when the process is gone. Whether a sealed request took effect cannot be known then.
+    pub(super) fn lost(&self) -> Refusal {
+        match (self.stage, self.kind) {
+            (Stage::Waiting, _) | (_, DeviceFrameKind::Hello) => Refusal::retry(ErrorCode::Unavailable, RETRY_MS),
+            (Stage::Sent(_) | Stage::Overdue(_), DeviceFrameKind::Finish | DeviceFrameKind::Sealed) => {
+                Refusal::new(ErrorCode::OutcomeUnknown)
+            }
+        }
+    }
+
+    /// What its caller is told when its time is up.
+    pub(super) fn late(&self) -> Refusal {
+        Refusal::new(match (self.stage, self.kind) {
+            (Stage::Waiting, _) | (_, DeviceFrameKind::Hello) => ErrorCode::DeadlineExceeded,
+            (Stage::Sent(_) | Stage::Overdue(_), DeviceFrameKind::Finish | DeviceFrameKind::Sealed) => {
+                ErrorCode::OutcomeUnknown
+            }
+        })
+    }
+}
+
+impl Slot {
+    /// A slot for `vault`, whose process and newest object are on their way.
+    pub(super) fn new(vault: VaultId, newest: Newest, now: Duration) -> Self {
+        Self {
+            vault,
+            state: State::HalfOpen(HalfOpen::Preparing { spawned: false, newest }),
+            requests: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            bytes: 0,
+            commit: None,
+            late_put: None,
+            committed: 0,
+            pid: None,
+            born: now,
+            half_open_until: now + HALF_OPEN_LIFE,
+            last_use: now,
+            released: now,
+            wake: None,
+        }
+    }
+
+    /// The process's static key, if it takes requests.
+    pub(super) fn serving_key(&self) -> Option<[u8; 32]> {
+        match &self.state {
+            State::HalfOpen(HalfOpen::Ready { static_key })
+            | State::Opening(Opening { static_key, .. })
+            | State::Open { static_key } => Some(*static_key),
+            State::HalfOpen(HalfOpen::Preparing { .. } | HalfOpen::Starting) | State::Closing(_) => None,
+        }
+    }
+
+    /// Whether it is open and has nothing to do: the only kind of vault that is ever evicted.
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.state, State::Open { .. }) && self.requests.is_empty() && self.commit.is_none()
+    }
+
+    /// Whether the process waits for us rather than we for it.
+    fn waits_for_us(&self) -> bool {
+        self.commit.is_some() || matches!(self.state, State::Opening(_))
+    }
+
+    /// When the process is to be called stuck, if it holds an overdue request by then.
+    pub(super) fn stuck_at(&self) -> Option<Duration> {
+        if self.waits_for_us() {
+            return None;
+        }
+        let overdue = self.requests.values().filter_map(|pending| match pending.stage {
+            Stage::Overdue(sent) => Some(pending.deadline.max(sent.max(self.released) + STUCK_AFTER)),
+            Stage::Waiting | Stage::Sent(_) => None,
+        });
+        overdue.min()
+    }
+
+    /// When this slot wants to hear of the time again.
+    pub(super) fn next_wake(&self) -> Option<Duration> {
+        let own = match &self.state {
+            State::HalfOpen(_) => Some(self.half_open_until),
+            State::Opening(opening) => Some(opening.deadline),
+            State::Open { .. } | State::Closing(Closing::Killed | Closing::Exited) => None,
+            State::Closing(Closing::Stopping { kill_at }) => Some(*kill_at),
+        };
+        let stuck = if matches!(self.state, State::Closing(_)) { None } else { self.stuck_at() };
+        [own, stuck, self.commit.as_ref().map(Commit::wake)].into_iter().flatten().min()
+    }
+
+    /// The state as operators read it.
+    pub(super) fn state_name(&self) -> &'static str {
+        match self.state {
+            State::HalfOpen(_) => "half_open",
+            State::Opening(_) => "opening",
+            State::Open { .. } => "open",
+            State::Closing(_) => "closing",
+        }
+    }
+}
+
+/// All slots. A number is given anew only after it was given back, the longest unused first.
+#[derive(Debug, Default)]
+pub(super) struct Slots {
+    entries: Vec<Option<Slot>>,
+    free: VecDeque<SlotId>,
+}
+
+impl Slots {
+    /// Slots that are taken.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len() - self.free.len()
+    }
+
+    /// Takes a slot; gives the number back to the caller.
+    pub(super) fn insert(&mut self, slot: Slot) -> SlotId {
+        if let Some(id) = self.free.pop_front() {
+            self.entries[index(id)] = Some(slot);
+            return id;
+        }
+        let id = SlotId(u32::try_from(self.entries.len()).expect("slots are bounded far below 2^32"));
+        self.entries.push(Some(slot));
+        id
+    }
+
+    /// The slot of this number.
+    pub(super) fn get(&self, id: SlotId) -> Option<&Slot> {
+        self.entries.get(index(id))?.as_ref()
+    }
+
+    /// The slot of this number.
+    pub(super) fn get_mut(&mut self, id: SlotId) -> Option<&mut Slot> {
+        self.entries.get_mut(index(id))?.as_mut()
+    }
+
+    /// Gives a slot back.
+    pub(super) fn remove(&mut self, id: SlotId) -> Option<Slot> {
+        let slot = self.entries.get_mut(index(id))?.take()?;
+        self.free.push_back(id);
+        Some(slot)
+    }
+
+    /// Every slot.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (SlotId, &Slot)> {
+        (0..).map(SlotId).zip(&self.entries).filter_map(|(id, slot)| Some((id, slot.as_ref()?)))
+    }
+}
+
+fn index(id: SlotId) -> usize {
+    usize::try_from(id.0).expect("32 bits fit")
+}

@@ -1,0 +1,408 @@
+//! The hot loop: one thread that owns router, sockets, zygote and the requests connection.
+//!
+//! It takes whatever is ready, feeds the router, and does what the router wants. Nothing in it waits for anything but the next event:
+//! store, keys and evidence are jobs for the other thread.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use casemate_link::{Connection, Incoming, Replier};
+use casemate_protocol::codec;
+use casemate_protocol::error::{ErrorCode, Refusal};
+use casemate_protocol::frame::DeviceFrame;
+use casemate_protocol::id::VaultId;
+use casemate_protocol::limits::NONCE_BYTES;
+use casemate_protocol::link::{
+    LogEvent, LogLevel, REQUEST_BYTES, RequestCall, RequestReply, Tuning, VaultNumbers,
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::deletion::Deletion;
+use super::jobs::Job;
+use super::log::Log;
+use super::managers::{Heard, Managers, Said};
+use super::memory::Memory;
+use super::node::Node;
+use super::router::{Action, Answer, Event, ManagerExit, Put, RequestId, Router, SlotId, StoreFailed, VaultView};
+use crate::ipc::ToManager;
+use crate::outside::Clock;
+use crate::watch;
+use crate::zygote::{ExitKind, Zygote, ZygoteError, ZygoteEvent};
+
+/// Things of one kind that are taken at one wake-up before the others get their turn.
+const BURST: usize = 256;
+/// How often memory is looked at.
+const MEMORY_INTERVAL: Duration = Duration::from_millis(500);
+/// The shortest nonce that evidence is made for.
+const NONCE_MIN: usize = 8;
+
+/// What the other thread asks of this one.
+#[derive(Debug)]
+pub enum Command {
+    /// Something for the router.
+    Event(Event),
+    /// Other limits.
+    Tune(Tuning),
+    /// The numbers for health.
+    Numbers(oneshot::Sender<Numbers>),
+    /// Every vault that has a slot.
+    Vaults(oneshot::Sender<Vec<VaultView>>),
+    /// Close a vault; says whether there was one.
+    Evict(VaultId, oneshot::Sender<bool>),
+    /// Drain; says when it is done.
+    Drain(oneshot::Sender<()>),
+}
+
+/// What this thread tells of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Numbers {
+    /// Vaults.
+    pub vaults: VaultNumbers,
+    /// The machine's memory, as sampled last.
+    pub memory: Memory,
+    /// Whether memory is short.
+    pub is_short_of_memory: bool,
+    /// Whether the node drains.
+    pub is_draining: bool,
+}
+
+/// Why the supervisor ends. There is no other reason.
+#[derive(Debug, thiserror::Error)]
+pub enum ShellError {
+    /// Without the zygote no vault-manager can be started or reaped.
+    #[error(transparent)]
+    Zygote(#[from] ZygoteError),
+    /// The zygote's socket cannot be watched.
+    #[error("the zygote's socket cannot be watched: {0}")]
+    Watch(#[from] std::io::Error),
+    /// The other thread is gone.
+    #[error("the supervisor's second thread has ended; the enclave must be started anew")]
+    OtherThread,
+}
+
+/// What the loop is made of.
+#[derive(Debug)]
+pub struct ShellParts {
+    /// The router.
+    pub router: Router,
+    /// The zygote.
+    pub zygote: Zygote,
+    /// This node.
+    pub node: Arc<Node>,
+    /// Monotonic time.
+    pub clock: Arc<dyn Clock>,
+    /// Where events are told.
+    pub log: Log,
+    /// Work for the other thread.
+    pub jobs: mpsc::Sender<Job>,
+    /// Orders and results of the other thread.
+    pub commands: mpsc::Receiver<Command>,
+    /// Requests connections, one after the other.
+    pub connections: mpsc::Receiver<Connection>,
+}
+
+#[derive(Debug)]
+struct Shell {
+    router: Router,
+    managers: Managers,
+    node: Arc<Node>,
+    clock: Arc<dyn Clock>,
+    log: Log,
+    jobs: mpsc::Sender<Job>,
+    callers: HashMap<RequestId, Replier>,
+    next_request: RequestId,
+    actions: Vec<Action>,
+    drains: Vec<oneshot::Sender<()>>,
+    is_drained: bool,
+    memory: Memory,
+}
+
+/// Runs the loop until the supervisor must end.
+///
+/// # Errors
+/// Always: see [`ShellError`].
+pub async fn run(parts: ShellParts) -> Result<std::convert::Infallible, ShellError> {
+    let ShellParts { router, zygote, node, clock, log, jobs, mut commands, mut connections } = parts;
+    let (managers, mut said) = Managers::new();
+    let zygote = watch::zygote(zygote)?;
+    let mut shell = Shell {
+        router,
+        managers,
+        node,
+        clock,
+        log,
+        jobs,
+        callers: HashMap::new(),
+        next_request: 0,
+        actions: Vec::new(),
+        drains: Vec::new(),
+        is_drained: false,
+        memory: Memory::default(),
+    };
+    let mut connection: Option<Connection> = None;
+    let mut memory_at = Instant::now();
+    loop {
+        let now = shell.clock.monotonic();
+        let wake = Instant::now() + shell.router.next_wake().saturating_sub(now);
+        tokio::select! {
+            incoming = next_incoming(&mut connection) => match incoming {
+                Some(incoming) => shell.incoming(incoming),
+                // Who waits on it can no longer be answered; what was begun runs to its end all the same.
+                None => connection = None,
+            },
+            Some(message) = said.recv() => {
+                shell.said(message);
+                for _ in 0..BURST {
+                    let Ok(message) = said.try_recv() else { break };
+                    shell.said(message);
+                }
+            }
+            ready = zygote.readable() => {
+                let mut ready = ready?;
+                while let Some(event) = zygote.get_ref().next_event()? {
+                    shell.zygote(event);
+                }
+                ready.clear_ready();
+            }
+            command = commands.recv() => match command {
+                Some(command) => shell.command(command),
+                None => return Err(ShellError::OtherThread),
+            },
+            Some(next) = connections.recv() => connection = Some(next),
+            () = tokio::time::sleep_until(wake.min(memory_at)) => {
+                if Instant::now() >= memory_at {
+                    memory_at = Instant::now() + MEMORY_INTERVAL;
+                    shell.housekeeping();
+                }
+                shell.event(Event::Tick);
+            }
+        }
+        if let Some(connection) = &mut connection {
+            for _ in 0..BURST {
+                let Ok(incoming) = connection.incoming.try_recv() else { break };
+                shell.incoming(incoming);
+            }
+        }
+        for _ in 0..BURST {
+            let Ok(command) = commands.try_recv() else { break };
+            shell.command(command);
+        }
+        shell.act(zygote.get_ref())?;
+    }
+}
+
+async fn next_incoming(connection: &mut Option<Connection>) -> Option<Incoming> {
+    match connection {
+        Some(connection) => connection.incoming.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Shell {
+    fn event(&mut self, event: Event) {
+        let now = self.clock.monotonic();
+        self.router.handle(event, now, &mut self.actions);
+    }
+
+    fn incoming(&mut self, incoming: Incoming) {
+        // Nothing on this connection goes without an answer, so a notice is nothing that this version knows.
+        let Incoming::Call { body, reply, .. } = incoming else { return };
+        match codec::decode(&body, REQUEST_BYTES) {
+            Ok(RequestCall::Vault { vault, deadline_ms, frame }) => self.request(vault, deadline_ms, frame, reply),
+            Ok(RequestCall::Attest { nonce }) => self.attest(nonce, reply),
+            Err(_) => refuse(reply, Refusal::new(ErrorCode::Malformed)),
+        }
+    }
+
+    fn request(&mut self, vault: VaultId, deadline_ms: u32, frame: Vec<u8>, reply: Replier) {
+        let peek = match DeviceFrame::peek(&frame) {
+            Ok(peek) => peek,
+            Err(code) => return refuse(reply, Refusal::new(code)),
+        };
+        // What the device wants, or what is left of it by the parent's count.
+        let remaining = peek.deadline.min(Duration::from_millis(deadline_ms.into()));
+        self.next_request += 1;
+        let id = self.next_request;
+        self.callers.insert(id, reply);
+        self.event(Event::Request { id, vault, remaining, kind: peek.kind, frame });
+    }
+
+    fn attest(&mut self, nonce: Vec<u8>, reply: Replier) {
+        if !(NONCE_MIN..=NONCE_BYTES).contains(&nonce.len()) {
+            return refuse(reply, Refusal::field(ErrorCode::InvalidArgument, "nonce"));
+        }
+        if let Err(refusal) = self.router.admit_attest(self.clock.monotonic()) {
+            return refuse(reply, refusal);
+        }
+        if let Err(error) = self.jobs.try_send(Job::Attest(nonce, reply))
+            && let Job::Attest(_, reply) = error.into_inner()
+        {
+            refuse(reply, Refusal::retry(ErrorCode::Busy, 100));
+        }
+    }
+
+    fn said(&mut self, said: Said) {
+        if let Some(heard) = self.managers.hear(said, self.clock.monotonic()) {
+            self.heard(heard);
+        }
+    }
+
+    fn heard(&mut self, heard: Heard) {
+        self.event(match heard {
+            Heard::Message(slot, message) => Event::FromManager { slot, message },
+            Heard::Broken(slot) => Event::Broken { slot },
+            Heard::Exited(slot, exit) => Event::Exited { slot, exit },
+        });
+    }
+
+    fn zygote(&mut self, event: ZygoteEvent) {
+        match event {
+            ZygoteEvent::Spawned { slot, pid, .. } => {
+                self.event(Event::Spawned { slot: SlotId(slot.0), pid: pid.unsigned_abs() });
+            }
+            ZygoteEvent::SpawnFailed { slot, .. } => self.event(Event::SpawnFailed { slot: SlotId(slot.0) }),
+            ZygoteEvent::Exited { slot, status } => {
+                let exit = match status {
+                    ExitKind::Code(code) => ManagerExit::Status(code),
+                    ExitKind::Signal(number) => ManagerExit::Signal(number),
+                    ExitKind::SandboxKilled => ManagerExit::SandboxKilled,
+                    ExitKind::LayerFailed(layer) => ManagerExit::LayerFailed(layer.number()),
+                };
+                if let Some(heard) = self.managers.exited(SlotId(slot.0), exit) {
+                    self.heard(heard);
+                }
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        // Who asked may have given up meanwhile; then nobody needs the answer.
+        match command {
+            Command::Event(event) => self.event(event),
+            Command::Tune(tuning) => self.event(Event::Tuning(tuning)),
+            Command::Numbers(answer) => {
+                let numbers = Numbers {
+                vaults: self.router.numbers(),
+                memory: self.memory,
+                is_short_of_memory: self.router.is_short_of_memory(),
+                is_draining: self.router.is_draining(),
+            };
+                let _ = answer.send(numbers);
+            }
+            Command::Vaults(answer) => {
+                let _ = answer.send(self.router.vaults(self.clock.monotonic()));
+            }
+            Command::Evict(vault, answer) => {
+                let _ = answer.send(self.router.holds(vault));
+                self.event(Event::Evict(vault));
+            }
+            Command::Drain(answer) => {
+                if self.is_drained {
+                    let _ = answer.send(());
+                } else {
+                    self.drains.push(answer);
+                }
+                self.event(Event::Drain);
+            }
+        }
+    }
+
+    fn housekeeping(&mut self) {
+        if let Ok(memory) = Memory::sample() {
+            self.memory = memory;
+            self.event(Event::Memory { total: memory.total, available: memory.available });
+        }
+        for slot in self.managers.lingering(self.clock.monotonic()) {
+            self.event(Event::Broken { slot });
+        }
+    }
+
+    /// Does everything that the router wants done, and what it wants done because of that.
+    fn act(&mut self, zygote: &Zygote) -> Result<(), ZygoteError> {
+        while !self.actions.is_empty() {
+            for action in std::mem::take(&mut self.actions) {
+                self.perform(action, zygote)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn perform(&mut self, action: Action, zygote: &Zygote) -> Result<(), ZygoteError> {
+        match action {
+            Action::Answer { id, answer } => self.answer(id, answer),
+            Action::Spawn { slot, memory_bytes } => match self.managers.spawn(slot, memory_bytes, zygote) {
+                Ok(()) => {}
+                Err(ZygoteError::Gone) => return Err(ZygoteError::Gone),
+                // No descriptor, no memory or too many spawns: this one fails, the node goes on.
+                Err(_) => self.event(Event::SpawnFailed { slot }),
+            },
+            Action::Send { slot, message } => self.send(slot, &message),
+            Action::SendHello { slot, vault, static_key, id, deadline_ms, frame } => {
+                // Without credentials a vault-manager refuses the hello; there is evidence before the first request comes.
+                let credentials = self.node.credentials(vault, static_key).map(Box::new);
+                self.send(slot, &ToManager::Request { id, deadline_ms, frame, credentials });
+            }
+            Action::Kill { slot } => zygote.kill(crate::zygote::Slot(slot.0))?,
+            Action::Release { slot } => self.managers.release(slot),
+            Action::LoadNewest { slot, op, vault } => self.job(Job::LoadNewest(slot, op, vault)),
+            Action::Load { slot, op, vault } => self.job(Job::Load(slot, op, vault)),
+            Action::WarmShardKey { shard, generation } => self.job(Job::WarmShardKey(shard, generation)),
+            Action::VaultKey { slot, op, vault, wrapped } => self.job(Job::VaultKey(slot, op, vault, wrapped)),
+            Action::Put { slot, op, path, bytes } => self.job(Job::Put(slot, op, path, bytes)),
+            Action::ReadBack { slot, op, path } => self.job(Job::ReadBack(slot, op, path)),
+            Action::Collect { vault, below } => self.job(Job::Delete(Deletion { vault, below, keys: false })),
+            Action::Purge { vault, tombstone } => {
+                self.job(Job::Delete(Deletion { vault, below: tombstone, keys: true }));
+            }
+            Action::Log { level, event, value } => self.log.tell(level, event, value),
+            Action::Drained => {
+                self.is_drained = true;
+                for drain in self.drains.drain(..) {
+                    let _ = drain.send(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, id: RequestId, answer: Answer) {
+        let Some(reply) = self.callers.remove(&id) else {
+            debug_assert!(false, "request {id} is answered twice");
+            return;
+        };
+        match answer {
+            Answer::Frame(frame) => reply.reply(codec::encode(&RequestReply::Frame(frame)).into()),
+            Answer::Refused(refusal) => refuse(reply, refusal),
+        }
+    }
+
+    fn send(&mut self, slot: SlotId, message: &ToManager) {
+        if !self.managers.send(slot, message) {
+            self.event(Event::Broken { slot });
+        }
+    }
+
+    /// Gives work to the other thread. A result comes in any case: from there, or, when it has no room, from here.
+    fn job(&mut self, job: Job) {
+        let Err(error) = self.jobs.try_send(job) else { return };
+        self.log.tell(LogLevel::Warn, LogEvent::StoreFailed, None);
+        let event = match error.into_inner() {
+            Job::LoadNewest(slot, op, _) => Event::Newest { slot, op, result: Err(StoreFailed) },
+            Job::Load(slot, op, _) => Event::Loaded { slot, op, result: Err(StoreFailed) },
+            Job::VaultKey(slot, op, _, _) => {
+                Event::VaultKey { slot, op, result: Err(Refusal::retry(ErrorCode::Busy, 100)) }
+            }
+            Job::Put(slot, op, _, _) => Event::PutDone { slot, op, put: Put::NotSent },
+            Job::ReadBack(slot, op, _) => Event::ReadBack { slot, op, result: Err(StoreFailed) },
+            Job::WarmShardKey(..) | Job::Delete(_) => return,
+            Job::Attest(_, reply) => return refuse(reply, Refusal::retry(ErrorCode::Busy, 100)),
+        };
+        self.event(event);
+    }
+}
+
+fn refuse(reply: Replier, refusal: Refusal) {
+    reply.reply(codec::encode(&RequestReply::Refused(refusal)).into());
+}

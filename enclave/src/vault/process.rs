@@ -1,0 +1,29 @@
+//! The vault-manager's process: one blocking receive, one machine, one blocking send.
+
+use std::os::fd::OwnedFd;
+
+use super::manager::Manager;
+use crate::manager_socket::ManagerSocket;
+use crate::system::{OsRandomness, SystemClock};
+
+/// Serves one vault until the supervisor stops it or goes away. The process ends with it; memory is wiped by its types and gone
+/// with the process.
+pub fn run(socket: OwnedFd) -> ! {
+    let (clock, randomness) = (SystemClock::new(), OsRandomness);
+    let mut socket = ManagerSocket::new(socket);
+    let mut manager = Manager::new(&clock, &randomness);
+    loop {
+        for message in manager.take_output() {
+            if socket.send(&message).is_err() {
+                std::process::exit(1);
+            }
+        }
+        if manager.has_ended() {
+            std::process::exit(0);
+        }
+        match socket.recv() {
+            Ok(message) => manager.handle(message),
+            Err(_) => std::process::exit(1),
+        }
+    }
+}

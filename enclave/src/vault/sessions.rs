@@ -1,0 +1,86 @@
+//! The sessions of one vault: handshakes that are not finished, and those that are.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::Duration;
+
+use casemate_protocol::frame::SessionId;
+use casemate_protocol::session::{Channel, Responder};
+
+/// Unfinished handshakes of one vault; the oldest goes first.
+const HANDSHAKES: usize = 16;
+/// An unfinished handshake is dropped after this time.
+const HANDSHAKE_AGE: Duration = Duration::from_secs(5);
+/// Sessions of one vault; the least recently used goes first. Its device makes a new one by itself.
+const SESSIONS: usize = 64;
+
+/// An established session with an enrolled device.
+pub struct Session {
+    /// Its name.
+    pub id: SessionId,
+    /// The device's static key.
+    pub device: [u8; 32],
+    /// Seals and opens.
+    pub channel: Channel,
+    opened_at: Duration,
+    used_at: Duration,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Session(redacted)")
+    }
+}
+
+/// Handshakes and sessions.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    handshakes: VecDeque<(SessionId, Duration, Responder)>,
+    established: Vec<Session>,
+}
+
+impl Sessions {
+    /// Keeps a handshake until its message 3.
+    pub fn begin(&mut self, id: SessionId, responder: Responder, now: Duration) {
+        self.handshakes.retain(|(_, at, _)| now.saturating_sub(*at) < HANDSHAKE_AGE);
+        if self.handshakes.len() == HANDSHAKES {
+            self.handshakes.pop_front();
+        }
+        self.handshakes.push_back((id, now, responder));
+    }
+
+    /// Takes a handshake out: it can be finished once.
+    pub fn take_handshake(&mut self, id: &SessionId, now: Duration) -> Option<Responder> {
+        let at = self.handshakes.iter().position(|(known, _, _)| known == id)?;
+        let (_, begun, responder) = self.handshakes.remove(at)?;
+        (now.saturating_sub(begun) < HANDSHAKE_AGE).then_some(responder)
+    }
+
+    /// Establishes a session.
+    pub fn establish(&mut self, id: SessionId, device: [u8; 32], channel: Channel, now: Duration) {
+        if self.established.len() >= SESSIONS
+            && let Some((oldest, _)) = self.established.iter().enumerate().min_by_key(|(_, session)| session.used_at)
+        {
+            self.established.swap_remove(oldest);
+        }
+        self.established.push(Session { id, device, channel, opened_at: now, used_at: now });
+    }
+
+    /// A session that may still be used.
+    pub fn get(&mut self, id: &SessionId, now: Duration) -> Option<&mut Session> {
+        let at = self.established.iter().position(|session| session.id == *id)?;
+        let session = &self.established[at];
+        if session.channel.is_exhausted(now.saturating_sub(session.opened_at)) {
+            self.established.swap_remove(at);
+            return None;
+        }
+        let session = &mut self.established[at];
+        session.used_at = now;
+        Some(session)
+    }
+
+    /// Ends all sessions.
+    pub fn clear(&mut self) {
+        self.established.clear();
+    }
+}

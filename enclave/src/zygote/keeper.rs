@@ -1,0 +1,230 @@
+//! The zygote process: waits for commands and for deaths, one at a time, for ever, on one thread.
+//!
+//! It keeps its heap small and touches few pages: whatever it writes between two forks, the two children do not share.
+
+use std::io::{self, IoSliceMut, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::sockopt::SockType as SocketType;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockType, getsockopt, recvmsg, send};
+use nix::unistd::{Pid, getpid};
+
+use super::child::{self, Manager, Purpose};
+use super::children::Children;
+use super::message::{Command, Event, MESSAGE_BYTES};
+use super::process::{self, Side};
+use super::Slot;
+use crate::sandbox::{self, FilterError, Sandbox, SandboxOptions};
+
+/// The zygote's name in `ps`; its children carry their own.
+const NAME: &std::ffi::CStr = c"vault-zygote";
+/// EX_SOFTWARE of sysexits(3).
+const FAILED: i32 = 70;
+
+/// Why the zygote ended before the supervisor did.
+#[derive(Debug, thiserror::Error)]
+enum KeeperError {
+    #[error("this name belongs to the process that the supervisor starts; start `casemate-enclave` instead")]
+    NotStartedBySupervisor,
+    #[error("the supervisor said something that was not understood; are there two builds of this binary?")]
+    Protocol,
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    #[error("a system call failed: {0}")]
+    System(#[from] Errno),
+}
+
+/// What the control socket brought.
+enum Received {
+    Command(Command, Option<OwnedFd>),
+    SupervisorGone,
+}
+
+/// Serves the supervisor until it goes away.
+pub(super) fn run(run_manager: Manager) -> ! {
+    // Nothing may unwind towards the code that made the fork.
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        hook(info);
+        std::process::abort();
+    }));
+    let code = match serve(run_manager) {
+        Ok(()) => 0,
+        Err(error) => {
+            // Standard error is all that this process has to speak with; if that is gone too, the exit code must do.
+            let _ = writeln!(io::stderr(), "vault-manager: {error}");
+            FAILED
+        }
+    };
+    process::leave(code)
+}
+
+fn serve(run_manager: Manager) -> Result<(), KeeperError> {
+    let stdin = io::stdin();
+    let control = stdin.as_fd();
+    if getsockopt(&control, SocketType) != Ok(SockType::SeqPacket) {
+        return Err(KeeperError::NotStartedBySupervisor);
+    }
+    sandbox::close_from(3)?;
+    prctl::set_name(NAME)?;
+    sandbox::not_dumpable()?;
+    // Beside the end of the control socket: this one works also when the zygote is stuck.
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    let signals = process::zygote_signals()?;
+    let deaths = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+
+    let options = match receive(control)? {
+        Received::Command(Command::Configure(options), None) => options,
+        Received::Command(..) => return Err(KeeperError::Protocol),
+        Received::SupervisorGone => return Ok(()),
+    };
+    let sandbox = Sandbox::prepare(&options)?;
+    let children = Children::new()?;
+    let mut keeper = Keeper { control, options, sandbox, children, zygote: getpid(), run_manager };
+    let served = keeper.tell(Event::Ready).and_then(|()| keeper.keep(&deaths));
+    keeper.end_all()?;
+    match served {
+        // The supervisor went away while it was being told something.
+        Err(KeeperError::System(Errno::EPIPE | Errno::ECONNRESET)) => Ok(()),
+        other => other,
+    }
+}
+
+struct Keeper<'a> {
+    control: BorrowedFd<'a>,
+    options: SandboxOptions,
+    sandbox: Sandbox,
+    children: Children,
+    zygote: Pid,
+    run_manager: Manager,
+}
+
+impl Keeper<'_> {
+    fn keep(&mut self, deaths: &SignalFd) -> Result<(), KeeperError> {
+        loop {
+            let mut watched =
+                [PollFd::new(deaths.as_fd(), PollFlags::POLLIN), PollFd::new(self.control, PollFlags::POLLIN)];
+            match poll(&mut watched, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            let [died, asked] = watched.map(|fd| fd.any() == Some(true));
+            // Deaths first: they free slots.
+            if died {
+                while deaths.read_signal()?.is_some() {}
+                self.reap_all()?;
+            }
+            if asked {
+                match receive(self.control)? {
+                    Received::Command(command, socket) => self.obey(&command, socket)?,
+                    Received::SupervisorGone => return Ok(()),
+                }
+            }
+        }
+    }
+
+    fn obey(&mut self, command: &Command, socket: Option<OwnedFd>) -> Result<(), KeeperError> {
+        match (command, socket) {
+            (&Command::Spawn { slot, memory_bytes }, Some(socket)) => {
+                self.spawn(slot, memory_bytes, socket, Purpose::Manage(self.run_manager))
+            }
+            (&Command::Probe { slot, memory_bytes }, Some(socket)) => {
+                self.spawn(slot, memory_bytes, socket, Purpose::Probe)
+            }
+            (&Command::Kill { slot }, None) => {
+                let Some(pid) = self.children.get(slot) else { return self.tell(Event::NothingToKill) };
+                // Its number cannot have gone to another process: nobody else reaps it.
+                kill(pid, Signal::SIGKILL)?;
+                self.tell(Event::Killing)
+            }
+            // The kernel drops the socket of a message when the zygote is out of descriptors.
+            (&(Command::Spawn { slot, .. } | Command::Probe { slot, .. }), None) => {
+                self.tell(Event::SpawnFailed { slot, errno: Errno::EMFILE })
+            }
+            (Command::Configure(_), _) | (Command::Kill { .. }, Some(_)) => Err(KeeperError::Protocol),
+        }
+    }
+
+    fn spawn(&mut self, slot: Slot, memory_bytes: u64, socket: OwnedFd, purpose: Purpose) -> Result<(), KeeperError> {
+        let begun = Instant::now();
+        let id = self.options.uid_base.checked_add(slot.0);
+        let (Some(id), true) = (id, self.children.is_free(slot)) else {
+            return self.tell(Event::SpawnFailed { slot, errno: Errno::EBUSY });
+        };
+        let cell = sandbox::Cell { id, memory_bytes, zygote: self.zygote };
+        match process::clone_zygote() {
+            Ok(Side::Child) => child::live(socket, &self.sandbox, &cell, purpose),
+            Ok(Side::Zygote(pid)) => {
+                self.children.put(slot, pid);
+                drop(socket);
+                let micros = u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX);
+                self.tell(Event::Spawned { slot, pid: pid.as_raw(), micros })
+            }
+            Err(errno) => self.tell(Event::SpawnFailed { slot, errno }),
+        }
+    }
+
+    fn reap_all(&mut self) -> Result<(), KeeperError> {
+        while let Some((pid, status)) = process::reap(false)? {
+            if let Some(slot) = self.children.remove(pid) {
+                self.tell(Event::Exited { slot, status })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Kills every child and waits until the last is gone, so that no zombie is left to whoever inherits them.
+    fn end_all(&mut self) -> Result<(), KeeperError> {
+        for pid in self.children.all() {
+            kill(pid, Signal::SIGKILL)?;
+        }
+        while let Some((pid, _)) = process::reap(true)? {
+            self.children.remove(pid);
+        }
+        Ok(())
+    }
+
+    /// May wait for the supervisor, which in turn never waits for the zygote; a supervisor that ends breaks the wait.
+    fn tell(&self, event: Event) -> Result<(), KeeperError> {
+        loop {
+            match send(self.control.as_raw_fd(), &event.write(), MsgFlags::MSG_NOSIGNAL) {
+                Ok(_) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+}
+
+#[allow(unsafe_code)]
+fn receive(control: BorrowedFd<'_>) -> Result<Received, KeeperError> {
+    let mut bytes = [0; MESSAGE_BYTES];
+    let mut parts = [IoSliceMut::new(&mut bytes)];
+    let mut room = nix::cmsg_space!([RawFd; 1]);
+    let (length, socket) = loop {
+        match recvmsg::<()>(control.as_raw_fd(), &mut parts, Some(&mut room), MsgFlags::MSG_CMSG_CLOEXEC) {
+            Ok(message) => {
+                let socket = message.cmsgs()?.find_map(|part| match part {
+                    ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+                    _ => None,
+                });
+                // SAFETY: the kernel has just opened it for this message; there is room for one only.
+                break (message.bytes, socket.map(|fd| unsafe { process::own(fd) }));
+            }
+            Err(Errno::EINTR) => {}
+            Err(Errno::ECONNRESET) => return Ok(Received::SupervisorGone),
+            Err(errno) => return Err(errno.into()),
+        }
+    };
+    if length == 0 {
+        return Ok(Received::SupervisorGone);
+    }
+    let command = bytes.get(..length).and_then(Command::read).ok_or(KeeperError::Protocol)?;
+    Ok(Received::Command(command, socket))
+}

@@ -1,0 +1,99 @@
+//! The system calls by which a process comes into being and passes away, each wrapped once.
+#![allow(unsafe_code)]
+
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
+use nix::unistd::{ForkResult, Pid, fork};
+
+use super::ExitKind;
+use super::message::LAYER_FAILED_CODE;
+use crate::sandbox::Layer;
+
+/// Signals with which a terminal or a service manager ends a whole group. The zygote ends when the supervisor does, who may
+/// want to drain first.
+const GROUP_SIGNALS: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+/// Signals for which the Rust runtime has handlers that would end in a forbidden call and hide the cause of death.
+const FAULT_SIGNALS: [Signal; 2] = [Signal::SIGSEGV, Signal::SIGBUS];
+
+/// Which side of the fork this is.
+pub(super) enum Side {
+    Zygote(Pid),
+    Child,
+}
+
+/// Clones the zygote: the one place where a vault-manager comes into being, and where a PID namespace of its own would come from
+/// (unshare(CLONE_NEWPID) before, setns(2) back after). The C library's fork is called rather than clone3(2), because it also
+/// renews the thread id that the library caches and that abort(3) sends its signal to.
+pub(super) fn clone_zygote() -> nix::Result<Side> {
+    // SAFETY: the zygote has one thread for ever, so no lock can be held by a thread that does not exist in the child.
+    match unsafe { fork()? } {
+        ForkResult::Parent { child } => Ok(Side::Zygote(child)),
+        ForkResult::Child => Ok(Side::Child),
+    }
+}
+
+/// Takes a descriptor that the kernel has just given us, or that the process was started with.
+///
+/// # Safety
+/// `fd` is open and nobody else in this process owns it.
+pub(super) unsafe fn own(fd: RawFd) -> OwnedFd {
+    // SAFETY: the caller's promise.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// The zygote's signals: SIGCHLD waits for the signalfd, group signals are ignored, faults have their default.
+pub(super) fn zygote_signals() -> nix::Result<SigSet> {
+    let mut child = SigSet::empty();
+    child.add(Signal::SIGCHLD);
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&child), None)?;
+    set_all(&GROUP_SIGNALS, SigHandler::SigIgn)?;
+    set_all(&FAULT_SIGNALS, SigHandler::SigDfl)?;
+    Ok(child)
+}
+
+/// A child's signals: nothing blocked, and ended by what ends any process.
+pub(super) fn child_signals() -> nix::Result<()> {
+    set_all(&GROUP_SIGNALS, SigHandler::SigDfl)?;
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
+}
+
+fn set_all(signals: &[Signal], handler: SigHandler) -> nix::Result<()> {
+    for &each in signals {
+        // SAFETY: ignore and default run no code of ours.
+        unsafe { signal(each, handler)? };
+    }
+    Ok(())
+}
+
+/// Ends a child at once, without a word to anybody and without the runtime's farewells.
+pub(super) fn leave(code: i32) -> ! {
+    // SAFETY: _exit(2) does not return and touches no memory.
+    unsafe { libc::_exit(code) }
+}
+
+/// Reaps one child that has ended. With `wait`, waits for one.
+pub(super) fn reap(wait: bool) -> nix::Result<Option<(Pid, ExitKind)>> {
+    let mut status = 0;
+    let options = if wait { 0 } else { libc::WNOHANG };
+    // Not nix's waitpid: it fails on a signal that it has no name for, after the child is gone from the kernel's table.
+    // SAFETY: `status` is ours and lives through the call.
+    match Errno::result(unsafe { libc::waitpid(-1, &raw mut status, options) }) {
+        Ok(0) | Err(Errno::ECHILD) => Ok(None),
+        Ok(pid) => Ok(Some((Pid::from_raw(pid), exit_kind(status)))),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn exit_kind(status: libc::c_int) -> ExitKind {
+    if libc::WIFSIGNALED(status) {
+        return match libc::WTERMSIG(status) {
+            libc::SIGSYS => ExitKind::SandboxKilled,
+            signal => ExitKind::Signal(signal),
+        };
+    }
+    let code = libc::WEXITSTATUS(status);
+    let layer = u8::try_from(code - LAYER_FAILED_CODE).ok().and_then(Layer::from_number);
+    layer.map_or(ExitKind::Code(code), ExitKind::LayerFailed)
+}

@@ -1,0 +1,185 @@
+//! What a compromised vault-manager would try, and what a sound one does. A deed that the kernel neither ends nor refuses is told
+//! to the test.
+#![allow(unsafe_code)]
+
+use std::os::fd::OwnedFd;
+use std::ptr;
+
+use casemate_enclave::ipc::{FromManager, ToManager};
+use casemate_enclave::manager_socket::ManagerSocket;
+use casemate_enclave::outside::{Clock, Randomness};
+use casemate_enclave::system::{OsRandomness, SystemClock};
+use libc::{c_int, c_long};
+
+/// The deeds that end the process by the seccomp rule. (What the deed's word means is in [`forbidden`].)
+pub(crate) const FORBIDDEN: &[&str] = &[
+    "open", "openat2", "socket-unix", "socket-inet", "socket-vsock", "socket-netlink", "kill-neighbour", "kill-zygote", "tkill-kill",
+    "tgkill", "pidfd", "ptrace", "process_vm_readv", "fork", "vfork", "clone3", "exec", "mprotect-exec", "mmap-exec", "mmap-shared",
+    "mmap-stack", "mmap-file", "shmget", "memfd", "prlimit", "setrlimit", "setuid", "capset", "prctl", "seccomp", "unshare", "setns", "mount",
+    "chroot", "write-stdout", "write-own-socket", "read-own-socket", "recv-other", "send-other", "recvmsg", "sendmsg",
+    "dup", "fcntl", "ioctl", "setsockopt", "getppid", "clock-of-another", "madvise-huge", "futex", "io_uring", "bpf", "perf", "userfaultfd",
+    "keyctl", "x32-getpid", "sigaction", "landlock", "nanosleep",
+];
+
+/// Serves the test until it lets go.
+pub(crate) fn run(socket: OwnedFd) -> ! {
+    let mut socket = ManagerSocket::new(socket);
+    let mut static_key = [0; 32];
+    OsRandomness.fill(&mut static_key);
+    if socket.send(&FromManager::Ready { static_key }).is_err() {
+        std::process::exit(1);
+    }
+    while let Ok(message) = socket.recv() {
+        let ToManager::Request { id, frame, .. } = message else { continue };
+        let answer = act(&String::from_utf8(frame).unwrap());
+        if socket.send(&FromManager::Reply { id, frame: answer }).is_err() {
+            break;
+        }
+    }
+    std::process::exit(0)
+}
+
+fn act(deed: &str) -> Vec<u8> {
+    let (deed, number) = deed.split_once(' ').map_or((deed, 0), |(deed, number)| (deed, number.parse().unwrap()));
+    match deed {
+        "echo" => b"echo".to_vec(),
+        "random" => {
+            let mut out = vec![0; 32];
+            OsRandomness.fill(&mut out);
+            out
+        }
+        "work" => work(),
+        "exit" => std::process::exit(7),
+        "panic" => panic!("as asked"),
+        "abort" => std::process::abort(),
+        "segfault" => {
+            // SAFETY: none; the process shall end by it.
+            unsafe { ptr::without_provenance_mut::<u8>(8).write_volatile(1) };
+            Vec::new()
+        }
+        "overflow" => recurse(1).to_be_bytes().to_vec(),
+        "memory" => {
+            let mut hoard = Vec::new();
+            for _ in 0..1024 {
+                hoard.push(vec![1_u8; 1024 * 1024]);
+            }
+            hoard.concat()
+        }
+        _ => match forbidden(deed, number) {
+            -1 => format!("refused: {}", nix::errno::Errno::last()).into_bytes(),
+            result => format!("done: {result}").into_bytes(),
+        },
+    }
+}
+
+/// What a sound vault-manager needs the kernel for: memory in all sizes, grown and given back, time, chance.
+fn work() -> Vec<u8> {
+    let clock = SystemClock::new();
+    let mut kept: Vec<Vec<u8>> = Vec::new();
+    for round in 0_usize..200 {
+        let mut block = vec![0_u8; 1 << (round % 22)];
+        OsRandomness.fill(&mut block[..1]);
+        block.resize(block.len() * 3 / 2, 1);
+        kept.push(block);
+        if round % 3 == 2 {
+            kept.swap_remove(round % kept.len());
+        }
+        if kept.iter().map(Vec::len).sum::<usize>() > 8 << 20 {
+            kept.clear();
+        }
+    }
+    assert!(clock.unix_seconds() > 0 && clock.monotonic() > std::time::Duration::ZERO);
+    b"worked".to_vec()
+}
+
+#[allow(unconditional_recursion, reason = "it shall end by the stack's limit")]
+fn recurse(depth: u64) -> u64 {
+    let frame = std::hint::black_box([depth; 64]);
+    recurse(depth + 1) + std::hint::black_box(frame)[7]
+}
+
+fn forbidden(deed: &str, number: c_int) -> c_long {
+    const NONE: c_long = 0;
+    let path = c"/proc/self/exe".as_ptr();
+    let page = ptr::from_ref(&0_u8).map_addr(|address| address & !4095);
+    let mut byte = 0_u8;
+    let byte = &raw mut byte;
+    let rw = libc::PROT_READ | libc::PROT_WRITE;
+    let anonymous = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: every pointer is to memory of ours or null, where the kernel looks; most calls end the process, and none that did
+    // not would harm more than the test.
+    unsafe {
+        match deed {
+            "open" => libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path, libc::O_RDONLY),
+            "openat2" => libc::syscall(libc::SYS_openat2, libc::AT_FDCWD, path, NONE, NONE),
+            "socket-unix" => libc::syscall(libc::SYS_socket, libc::AF_UNIX, libc::SOCK_STREAM, NONE),
+            "socket-inet" => libc::syscall(libc::SYS_socket, libc::AF_INET, libc::SOCK_STREAM, NONE),
+            "socket-vsock" => libc::syscall(libc::SYS_socket, libc::AF_VSOCK, libc::SOCK_STREAM, NONE),
+            "socket-netlink" => libc::syscall(libc::SYS_socket, libc::AF_NETLINK, libc::SOCK_RAW, NONE),
+            "kill-neighbour" | "kill-zygote" => libc::syscall(libc::SYS_kill, number, libc::SIGKILL),
+            "tkill-kill" => libc::syscall(libc::SYS_tkill, number, libc::SIGKILL),
+            "tgkill" => libc::syscall(libc::SYS_tgkill, number, number, libc::SIGABRT),
+            "pidfd" => libc::syscall(libc::SYS_pidfd_open, number, NONE),
+            "ptrace" => libc::syscall(libc::SYS_ptrace, libc::PTRACE_ATTACH, number, NONE, NONE),
+            "process_vm_readv" => libc::syscall(libc::SYS_process_vm_readv, number, NONE, NONE, NONE, NONE, NONE),
+            "fork" => libc::syscall(libc::SYS_fork),
+            "vfork" => libc::syscall(libc::SYS_clone, libc::CLONE_VM | libc::SIGCHLD, NONE, NONE, NONE, NONE),
+            "clone3" => libc::syscall(libc::SYS_clone3, NONE, NONE),
+            "exec" => libc::syscall(libc::SYS_execve, path, NONE, NONE),
+            "mprotect-exec" => libc::syscall(libc::SYS_mprotect, page, 4096, rw | libc::PROT_EXEC),
+            "mmap-exec" => libc::syscall(libc::SYS_mmap, NONE, 4096, rw | libc::PROT_EXEC, anonymous, -1, NONE),
+            "mmap-shared" => {
+                libc::syscall(libc::SYS_mmap, NONE, 4096, rw, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1, NONE)
+            }
+            "mmap-stack" => libc::syscall(libc::SYS_mmap, NONE, 4096, rw, anonymous | libc::MAP_GROWSDOWN, -1, NONE),
+            "mmap-file" => libc::syscall(libc::SYS_mmap, NONE, 4096, rw, libc::MAP_PRIVATE, 0, NONE),
+            "shmget" => libc::syscall(libc::SYS_shmget, NONE, 4096, libc::IPC_CREAT | 0o600),
+            "memfd" => libc::syscall(libc::SYS_memfd_create, path, NONE),
+            "prlimit" => {
+                let limit = libc::rlimit { rlim_cur: 1 << 40, rlim_max: 1 << 40 };
+                libc::syscall(libc::SYS_prlimit64, NONE, libc::RLIMIT_DATA, &raw const limit, NONE)
+            }
+            "setrlimit" => {
+                let limit = libc::rlimit { rlim_cur: 64, rlim_max: 64 };
+                libc::syscall(libc::SYS_setrlimit, libc::RLIMIT_NOFILE, &raw const limit)
+            }
+            "setuid" => libc::syscall(libc::SYS_setuid, NONE),
+            "capset" => libc::syscall(libc::SYS_capset, NONE, NONE),
+            "prctl" => libc::syscall(libc::SYS_prctl, libc::PR_SET_DUMPABLE, 1, NONE, NONE, NONE),
+            "seccomp" => libc::syscall(libc::SYS_seccomp, 1, NONE, NONE),
+            "unshare" => libc::syscall(libc::SYS_unshare, libc::CLONE_NEWUSER),
+            "setns" => libc::syscall(libc::SYS_setns, NONE, NONE),
+            "mount" => libc::syscall(libc::SYS_mount, path, path, path, NONE, NONE),
+            "chroot" => libc::syscall(libc::SYS_chroot, path),
+            "write-stdout" => libc::syscall(libc::SYS_write, 1, byte, 1),
+            "write-own-socket" => libc::syscall(libc::SYS_write, NONE, byte, 1),
+            "read-own-socket" => libc::syscall(libc::SYS_read, NONE, byte, 1),
+            "recv-other" => libc::syscall(libc::SYS_recvfrom, 3, byte, 1, libc::MSG_DONTWAIT, NONE, NONE),
+            "send-other" => libc::syscall(libc::SYS_sendto, 3, byte, 1, libc::MSG_DONTWAIT, NONE, NONE),
+            "recvmsg" => libc::syscall(libc::SYS_recvmsg, NONE, NONE, NONE),
+            "sendmsg" => libc::syscall(libc::SYS_sendmsg, NONE, NONE, NONE),
+            "dup" => libc::syscall(libc::SYS_dup, NONE),
+            "fcntl" => libc::syscall(libc::SYS_fcntl, NONE, libc::F_DUPFD, NONE),
+            "ioctl" => libc::syscall(libc::SYS_ioctl, NONE, libc::FIONREAD, byte),
+            "setsockopt" => libc::syscall(libc::SYS_setsockopt, NONE, libc::SOL_SOCKET, libc::SO_SNDBUF, byte, 4),
+            "getppid" => libc::syscall(libc::SYS_getppid),
+            // The CPU clock of another process, as clock_getcpuclockid(3) would make its id.
+            "clock-of-another" => libc::syscall(libc::SYS_clock_gettime, (!number << 3) | 2, byte),
+            "madvise-huge" => libc::syscall(libc::SYS_madvise, page, 4096, libc::MADV_HUGEPAGE),
+            "futex" => libc::syscall(libc::SYS_futex, page, libc::FUTEX_WAKE, 1, NONE, NONE, NONE),
+            "io_uring" => libc::syscall(libc::SYS_io_uring_setup, 1, NONE),
+            "bpf" => libc::syscall(libc::SYS_bpf, NONE, NONE, NONE),
+            "perf" => libc::syscall(libc::SYS_perf_event_open, NONE, NONE, NONE, NONE, NONE),
+            "userfaultfd" => libc::syscall(libc::SYS_userfaultfd, NONE),
+            "keyctl" => libc::syscall(libc::SYS_keyctl, NONE, NONE, NONE, NONE, NONE),
+            "x32-getpid" => libc::syscall(libc::SYS_getpid | 0x4000_0000),
+            "sigaction" => libc::syscall(libc::SYS_rt_sigaction, libc::SIGUSR1, NONE, NONE, 8),
+            "landlock" => libc::syscall(libc::SYS_landlock_create_ruleset, NONE, NONE, 1),
+            "nanosleep" => libc::syscall(libc::SYS_nanosleep, NONE, NONE),
+            // What must be refused although it is on the list.
+            "tkill-abort" => libc::syscall(libc::SYS_tkill, number, libc::SIGABRT),
+            "write-stderr" => libc::syscall(libc::SYS_write, 2, byte, 1),
+            other => panic!("what is `{other}`?"),
+        }
+    }
+}

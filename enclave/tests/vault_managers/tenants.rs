@@ -1,0 +1,131 @@
+//! A zygote with vault-managers, as the tests hold it.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use casemate_enclave::ipc::{FromManager, ToManager};
+use casemate_enclave::sandbox::{Layer, SandboxOptions};
+use casemate_enclave::socket::{SocketError, pair};
+use casemate_enclave::supervisor_socket::{Sender, SupervisorSocket};
+use casemate_enclave::zygote::{ExitKind, Slot, Zygote, ZygoteError, ZygoteEvent};
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::unistd::geteuid;
+use tokio::runtime::{Builder, Runtime};
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const MEMORY_BYTES: u64 = 32 * 1024 * 1024;
+
+pub(crate) fn is_root() -> bool {
+    geteuid().is_root()
+}
+
+/// Waives these, and without root the uid.
+pub(crate) fn options(waived: &[Layer]) -> SandboxOptions {
+    let mut options = SandboxOptions { waived: waived.to_vec(), ..SandboxOptions::default() };
+    if !is_root() && !waived.contains(&Layer::Uid) {
+        options.waived.push(Layer::Uid);
+    }
+    options
+}
+
+pub(crate) struct House {
+    pub(crate) zygote: Zygote,
+    pub(crate) runtime: Runtime,
+    events: Vec<ZygoteEvent>,
+}
+
+pub(crate) struct Tenant {
+    pub(crate) slot: Slot,
+    pub(crate) pid: i32,
+    pub(crate) clone_micros: u32,
+    socket: SupervisorSocket,
+    sender: Sender,
+}
+
+impl House {
+    pub(crate) fn open(waived: &[Layer]) -> Self {
+        let zygote = Zygote::start(&options(waived)).unwrap();
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        Self { zygote, runtime, events: Vec::new() }
+    }
+
+    /// A vault-manager that has said that it is ready.
+    pub(crate) fn tenant(&mut self, slot: u32) -> Tenant {
+        let slot = Slot(slot);
+        let (ours, theirs) = pair().unwrap();
+        self.zygote.spawn(slot, theirs, MEMORY_BYTES).unwrap();
+        let mut socket = {
+            let _inside = self.runtime.enter();
+            SupervisorSocket::new(ours).unwrap()
+        };
+        let ready = self.hear(&mut socket).unwrap();
+        assert!(matches!(ready, FromManager::Ready { .. }), "{ready:?}");
+        let (pid, clone_micros) = self.event(|event| match event {
+            ZygoteEvent::Spawned { slot: of, pid, micros } if of == slot => Some((pid, micros)),
+            _ => None,
+        });
+        let sender = socket.sender();
+        Tenant { slot, pid, clone_micros, socket, sender }
+    }
+
+    fn hear(&self, socket: &mut SupervisorSocket) -> Result<FromManager, SocketError> {
+        self.runtime.block_on(async { tokio::time::timeout(PATIENCE, socket.recv()).await.unwrap() })
+    }
+
+    /// Asks a vault-manager to do something; what it answers, or nothing when it has ended.
+    pub(crate) fn ask(&self, tenant: &mut Tenant, deed: &str) -> Option<Vec<u8>> {
+        let request = ToManager::Request { id: 7, deadline_ms: 1000, frame: deed.into(), credentials: None };
+        tenant.sender.try_send(&request).unwrap();
+        match self.hear(&mut tenant.socket) {
+            Ok(FromManager::Reply { id: 7, frame }) => Some(frame),
+            Ok(other) => panic!("{other:?}"),
+            Err(SocketError::Closed) => None,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    pub(crate) fn text(&self, tenant: &mut Tenant, deed: &str) -> String {
+        String::from_utf8(self.ask(tenant, deed).unwrap_or_else(|| panic!("ended by `{deed}`"))).unwrap()
+    }
+
+    /// The first event, past or future, that is looked for.
+    pub(crate) fn event<T>(&mut self, look: impl Fn(ZygoteEvent) -> Option<T>) -> T {
+        self.try_event(look).unwrap()
+    }
+
+    pub(crate) fn try_event<T>(&mut self, look: impl Fn(ZygoteEvent) -> Option<T>) -> Result<T, ZygoteError> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(index) = self.events.iter().position(|event| look(*event).is_some()) {
+                return Ok(look(self.events.remove(index)).unwrap());
+            }
+            if let Some(event) = self.zygote.next_event()? {
+                self.events.push(event);
+                continue;
+            }
+            assert!(Instant::now() < deadline, "no such event; others: {:?}", self.events);
+            poll(&mut [PollFd::new(self.zygote.control_fd(), PollFlags::POLLIN)], 1000_u16).unwrap();
+        }
+    }
+
+    pub(crate) fn exit_of(&mut self, slot: Slot) -> ExitKind {
+        self.event(|event| match event {
+            ZygoteEvent::Exited { slot: of, status } if of == slot => Some(status),
+            _ => None,
+        })
+    }
+}
+
+/// Whether a process is running; a zombie is not.
+pub(crate) fn runs(pid: i32) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    !stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with(['Z', 'X']))
+}
+
+pub(crate) fn await_end(pids: &[i32]) {
+    let deadline = Instant::now() + PATIENCE;
+    while pids.iter().any(|pid| runs(*pid)) {
+        assert!(Instant::now() < deadline, "still there: {:?}", pids.iter().filter(|pid| runs(**pid)).collect::<Vec<_>>());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

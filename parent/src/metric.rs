@@ -1,0 +1,160 @@
+//! The numbers that `/metrics` shows. All names are here, under `casemate_`; none carries a vault's name.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use casemate_protocol::link::EnclaveHealth;
+use metrics::{Counter, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+
+/// Bounds of the histograms, seconds.
+const BUCKETS: &[f64] =
+    &[0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
+
+/// How a device's request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// With the enclave's answer.
+    Answered,
+    /// The enclave refused before any vault.
+    Refused,
+    /// The window was full.
+    Busy,
+    /// No enclave.
+    Unavailable,
+    /// The deadline came first.
+    Deadline,
+    /// The link ended while it was in flight.
+    Lost,
+    /// Not of this protocol.
+    Malformed,
+    /// It asked for no answer, so it was not worked on.
+    NoReply,
+}
+
+/// Handles for the hot path, looked up once.
+#[derive(Debug)]
+pub struct RequestMetrics {
+    outcomes: [Counter; 8],
+    seconds: Histogram,
+}
+
+impl Default for RequestMetrics {
+    fn default() -> Self {
+        let outcome = |name: &'static str| counter!("casemate_requests_total", "outcome" => name);
+        Self {
+            outcomes: [
+                outcome("answered"),
+                outcome("refused"),
+                outcome("busy"),
+                outcome("unavailable"),
+                outcome("deadline"),
+                outcome("lost"),
+                outcome("malformed"),
+                outcome("no_reply"),
+            ],
+            seconds: histogram!("casemate_request_seconds"),
+        }
+    }
+}
+
+impl RequestMetrics {
+    /// Counts a request.
+    pub fn count(&self, outcome: Outcome) {
+        self.outcomes[outcome as usize].increment(1);
+    }
+
+    /// Notes how long an answered request took.
+    pub fn time(&self, took: Duration) {
+        self.seconds.record(took);
+    }
+}
+
+/// Starts collecting; the handle renders the page. The second call of a process gives the first one's handle.
+///
+/// # Errors
+/// In words, when another recorder is installed.
+pub fn install() -> Result<PrometheusHandle, String> {
+    static HANDLE: OnceLock<Result<PrometheusHandle, String>> = OnceLock::new();
+    HANDLE
+        .get_or_init(|| {
+            let builder = PrometheusBuilder::new().set_buckets(BUCKETS).map_err(|error| error.to_string())?;
+            let handle = builder.install_recorder().map_err(|error| error.to_string())?;
+            describe();
+            Ok(handle)
+        })
+        .clone()
+}
+
+fn describe() {
+    describe_counter!("casemate_requests_total", "Requests of devices by how they ended");
+    describe_histogram!("casemate_request_seconds", "Time from a request's arrival to its answer");
+    describe_counter!("casemate_nats_reconnects_total", "Connections to NATS after the first");
+    describe_counter!("casemate_nats_slow_consumer_total", "Times that a subscription was full and lost messages");
+    describe_counter!("casemate_store_failures_total", "Operations of the object store that failed");
+    describe_histogram!("casemate_store_seconds", "Time of an operation of the object store");
+    describe_counter!("casemate_relay_connections_total", "Relayed connections by how they began");
+    describe_counter!("casemate_relay_bytes_total", "Bytes relayed, by direction");
+    describe_counter!("casemate_enclave_log_records_total", "Log records of the enclave by level");
+    describe_gauge!("casemate_enclave_up", "1 while the enclave answers");
+    describe_gauge!("casemate_enclave_evidence_age_seconds", "Age of the evidence in use");
+    describe_gauge!("casemate_enclave_memory_bytes", "Memory of the enclave by kind");
+    describe_gauge!("casemate_vaults", "Vaults by state");
+    describe_gauge!("casemate_vault_limit", "Vaults that may be resident");
+    describe_counter!("casemate_vault_events_total", "What happened to vaults since the enclave's boot");
+    describe_counter!("casemate_kms_events_total", "Key cache and key service since the enclave's boot");
+    describe_gauge!("casemate_kms_latency_milliseconds", "Time of the last call of the key service");
+}
+
+/// Notes an operation of the store.
+pub fn store(operation: &'static str, took: Duration, failed: bool) {
+    histogram!("casemate_store_seconds", "operation" => operation).record(took);
+    if failed {
+        counter!("casemate_store_failures_total", "operation" => operation).increment(1);
+    }
+}
+
+/// Notes what the enclave tells of itself.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float; these numbers are far below 2^53")]
+pub fn enclave(health: &EnclaveHealth) {
+    gauge!("casemate_enclave_up").set(1.0);
+    if let Some(age) = health.evidence_age_s {
+        gauge!("casemate_enclave_evidence_age_seconds").set(age as f64);
+    }
+    gauge!("casemate_enclave_memory_bytes", "kind" => "total").set(health.memory_total as f64);
+    gauge!("casemate_enclave_memory_bytes", "kind" => "available").set(health.memory_available as f64);
+    let vaults = &health.vaults;
+    for (state, value) in
+        [("resident", vaults.resident), ("half_open", vaults.half_open), ("in_flight", vaults.in_flight)]
+    {
+        gauge!("casemate_vaults", "state" => state).set(value as f64);
+    }
+    gauge!("casemate_vault_limit").set(vaults.limit as f64);
+    for (event, value) in [
+        ("evicted", vaults.evicted),
+        ("opened", vaults.opened),
+        ("crashed", vaults.crashed),
+        ("stuck", vaults.stuck),
+        ("requests", vaults.requests),
+        ("refused", vaults.refused),
+        ("open_microseconds", vaults.open_us),
+    ] {
+        counter!("casemate_vault_events_total", "event" => event).absolute(value);
+    }
+    let kms = &health.kms;
+    for (event, value) in [
+        ("hit", kms.hits),
+        ("miss", kms.misses),
+        ("call", kms.calls),
+        ("throttled", kms.throttled),
+        ("failure", kms.failures),
+    ] {
+        counter!("casemate_kms_events_total", "event" => event).absolute(value);
+    }
+    gauge!("casemate_kms_latency_milliseconds").set(kms.latency_ms as f64);
+}
+
+/// Notes that the enclave does not answer.
+pub fn enclave_down() {
+    gauge!("casemate_enclave_up").set(0.0);
+}

@@ -1,0 +1,214 @@
+# The stages of `./dev test`, and the clock that holds each to its budget. Sourced by `dev`.
+# shellcheck shell=bash
+
+# Packages with binaries. One `cargo build -p` each: cargo unifies features across the packages of one build, and a release
+# binary must not carry a feature that only a stand-in asked for.
+release_packages=(casemate-enclave casemate-parent casemate-client)
+development_packages=(casemate-dev casemate-standin-kms casemate-e2e)
+
+stage_install() {
+    install_build
+    install_run
+    install_lint
+    good "nats-server $("$nats_server" --version | sed 's/.*v//'), $("$deny" --version), $(rustc --version | cut -d' ' -f1-2)"
+}
+
+# Binaries are copied out of cargo's folder, each right after its own build: a later `cargo test --workspace` overwrites
+# them there with ones of unified features.
+stage_build() {
+    local package
+    for package in "${release_packages[@]}" "${development_packages[@]}"; do build_package "$package"; done
+    cargo test --release --locked --workspace --exclude casemate-e2e --no-run
+    cargo test --release --locked -p casemate-e2e --no-run
+}
+
+# build_package PACKAGE: builds it alone and puts its binaries into target/bin.
+build_package() {
+    local messages=$root/target/messages.$1.json binary
+    cargo build --release --locked -p "$1" --message-format=json-render-diagnostics >"$messages" || return
+    mkdir -p "$CASEMATE_BIN_DIR"
+    # Cargo names what it built, one JSON message a line; `sed` reads the one field.
+    sed -n -E 's#^.*"executable":"([^"]+)".*$#\1#p' "$messages" | while IFS= read -r binary; do
+        cmp -s "$binary" "$CASEMATE_BIN_DIR/${binary##*/}" && continue
+        # A running binary cannot be written to, but its name can be given to another.
+        cp "$binary" "$CASEMATE_BIN_DIR/.${binary##*/}.new"
+        mv -f "$CASEMATE_BIN_DIR/.${binary##*/}.new" "$CASEMATE_BIN_DIR/${binary##*/}"
+    done
+    rm -f "$messages"
+}
+
+# build_all PACKAGE...: the same for a person, who sees one line that moves and, when it fails, the compiler's words.
+build_all() {
+    local package
+    for package in "$@"; do
+        say "building $package"
+        build_package "$package" 2>&1 | redact | redact_addresses | tee "$logs/build.log" | progress && continue
+        log_tail "$logs/build.log" 60
+        fail "$package could not be built" "The whole log: target/log/build.log"
+    done
+}
+
+stage_lint() {
+    local failed=0 manifest
+    cargo fmt --all --check || { bad "format: cargo fmt --all mends it" && failed=1; }
+    for manifest in */fuzz/Cargo.toml; do
+        [[ -e $manifest ]] || continue
+        cargo fmt --manifest-path "$manifest" --check || { bad "format: cargo fmt --manifest-path $manifest mends it" && failed=1; }
+    done
+    install_deny
+    "$deny" --log-level error check --allow unused-wrapper bans licenses sources || { bad "cargo deny: bans, licenses, sources" && failed=1; }
+    lint_advisories || failed=1
+    lint_scripts || failed=1
+    cargo clippy --release --locked --workspace --all-targets -- -D warnings || { bad "clippy" && failed=1; }
+    return "$failed"
+}
+
+# The advisory database is a git repository; where it cannot be reached, an older copy serves, and no copy is said aloud.
+lint_advisories() {
+    local database
+    if timeout 60 "$deny" --log-level off fetch db >/dev/null 2>&1; then
+        "$deny" --log-level error check --disable-fetch advisories || { bad "cargo deny: advisories" && return 1; }
+        return 0
+    fi
+    database=$(compgen -G "${CARGO_HOME:-$HOME/.cargo}/advisory-dbs/*/.git" | head -n 1 || true)
+    if [[ -z $database ]]; then
+        warn "skipped: advisories were not checked; the advisory database cannot be reached from here and there is no copy of it"
+        return 0
+    fi
+    warn "the advisory database cannot be reached: checking against the copy of $(git -C "${database%/.git}" log -1 --format=%cs)"
+    "$deny" --log-level error check --disable-fetch advisories || { bad "cargo deny: advisories" && return 1; }
+}
+
+lint_scripts() {
+    if ! have shellcheck; then
+        warn "skipped: shellcheck is not installed; the scripts were only parsed"
+        local script
+        for script in dev .ci/run scripts/*.sh; do bash -n "$script" || return 1; done
+        return 0
+    fi
+    # Through `dev`, which sources the others.
+    shellcheck --external-sources --check-sourced dev .ci/run || { bad "shellcheck" && return 1; }
+}
+
+stage_unit() { cargo test --release --locked --workspace --exclude casemate-e2e --no-fail-fast; }
+
+stage_e2e() { cargo test --release --locked -p casemate-e2e --no-fail-fast; }
+
+all_stages=(install build lint unit e2e)
+
+# Which line of the budget a stage draws on.
+budget_of() { if [[ $1 == install ]]; then echo build; else echo "$1"; fi; }
+
+# budget_seconds KEY: what the budget's file gives it.
+budget_seconds() {
+    local minutes
+    minutes=$(sed -n -E "s/^$1 *= *([0-9]+(\.[0-9]+)?) *(#.*)?\$/\1/p" "$budget_file")
+    [[ -n $minutes ]] || fail "$budget_file has no minutes for '$1'" "Add a line such as: $1 = 5"
+    awk -v minutes="$minutes" 'BEGIN { printf "%d\n", minutes * 60 }'
+}
+
+check_budget() {
+    local sum
+    sum=$(sed -n -E 's/^[a-z0-9]+ *= *([0-9.]+).*/\1/p' "$budget_file" | awk '{ sum += $1 } END { printf "%d\n", sum * 60 }')
+    ((sum <= 3600)) || fail "$budget_file gives away $(clock "$sum"), more than 60 minutes" "Take from one stage what another needs."
+}
+
+# run_stages STAGE...: each in turn, beside its budget; ends with one line of sums and fails if anything did.
+run_stages() {
+    local stage key rc started took budget limit passed=0 failed=0 verdict reserve line
+    local -A used=()
+    local -a rows=() reasons=() waiting=("$@")
+    check_budget
+    reserve=$(budget_seconds reserve)
+    for stage in "$@"; do
+        waiting=("${waiting[@]:1}")
+        key=$(budget_of "$stage")
+        budget=$(($(budget_seconds "$key") - ${used[$key]:-0}))
+        ((budget > 0)) || budget=1
+        limit=$((budget + reserve))
+        title "$stage (budget $(clock "$budget"))"
+        started=$SECONDS rc=0
+        run_stage "$stage" "$limit" || rc=$?
+        took=$((SECONDS - started))
+        used[$key]=$((${used[$key]:-0} + took))
+        line=$(sum_results "$logs/$stage.log")
+        passed=$((passed + ${line% *})) failed=$((failed + ${line#* }))
+        verdict="${green}✓${plain}"
+        if ((took > budget)); then
+            reserve=$((reserve > took - budget ? reserve - (took - budget) : 0))
+            verdict="${red}✗ overran${plain}"
+            reasons+=("$stage took $(clock "$took"), its budget is $(clock "$budget") ($budget_file)")
+        fi
+        if ((rc != 0)); then
+            verdict="${red}✗ failed${plain}"
+            if ((rc == 124 || rc == 137)); then
+                reasons+=("$stage was stopped after $(clock "$took"): its budget and the reserve were gone")
+            else
+                reasons+=("$stage failed (exit $rc)")
+            fi
+            bad "$stage failed; the end of its log:"
+            log_tail "$logs/$stage.log" 40
+            say "the whole log: target/log/$stage.log"
+        fi
+        # What failed without a failing test (a lint, a compiler error, a time-out) counts as one.
+        if { ((rc != 0)) || ((took > budget)); } && ((${line#* } == 0)); then failed=$((failed + 1)); fi
+        rows+=("$(printf '%-9s %6s of %6s  %s' "$stage" "$(clock "$took")" "$(clock "$budget")" "$verdict")")
+        # Nothing after it means anything when these fail.
+        if ((rc != 0)) && [[ $stage == install || $stage == build ]]; then break; fi
+    done
+    title "Stages"
+    for line in "${rows[@]}"; do say "$line"; done
+    if ((failed != 0)) && ((${#waiting[@]} != 0)); then say "${dim}not run: ${waiting[*]}${plain}"; fi
+    for line in "${reasons[@]}"; do bad "$line"; done
+    printf '\n%d passed, %d failed\n' "$passed" "$failed"
+    ((failed == 0 && ${#reasons[@]} == 0))
+}
+
+# run_stage STAGE LIMIT: runs it in a process group of its own, so that its end is the end of all it started.
+run_stage() {
+    local log=$logs/$1.log rc=0 reader
+    : >"$log"
+    timeout --kill-after=10 "$2" "$root/dev" stage "$1" >"$log" 2>&1 </dev/null &
+    stage_pid=$!
+    tail -n +1 -s 0.2 --pid="$stage_pid" -f "$log" 2>/dev/null | progress &
+    reader=$!
+    wait "$stage_pid" || rc=$?
+    stage_pid=
+    wait "$reader" || true
+    return "$rc"
+}
+
+# Shows of a stage's output what a person needs: on a terminal one line that moves, and above it the results; elsewhere the
+# results and a sign of life.
+progress() {
+    local line crate='' width shown=$SECONDS lines=0
+    width=$(tput cols 2>/dev/null || echo 100)
+    while IFS= read -r line; do
+        lines=$((lines + 1))
+        case $line in
+            *Running\ *\(*-*\)) crate=${line##*/} crate=${crate%-*} ;;
+            *Doc-tests\ *) crate="${line##* } (documentation)" ;;
+        esac
+        case $line in
+            test\ result:\ ok.\ 0\ passed\;\ 0\ failed\;\ 0\ ignored*) ;;
+            test\ result:*) line=${line#test result: } && keep "$crate: ${line%%; 0 measured*}" ;;
+            test\ *FAILED | error* | *panicked\ at* | *✓* | *✗* | *!\ *skipped:* | *!\ the\ advisory* | *:\ skipped* | *SKIPPED* | *installing\ * | *fetching\ * | *adding\ * | *building\ *) keep "$line" ;;
+            *)
+                if [[ -n $plain ]]; then
+                    printf '\r\e[K  %s%s%s' "$dim" "${line:0:width-4}" "$plain"
+                elif ((SECONDS - shown >= 60)); then
+                    shown=$SECONDS
+                    say "… still at it, $lines lines: ${line:0:90}"
+                fi
+                ;;
+        esac
+    done
+    if [[ -n $plain ]]; then printf '\r\e[K'; fi
+}
+keep() { if [[ -n $plain ]]; then printf '\r\e[K  %s\n' "$1"; else printf '  %s\n' "$1"; fi; }
+
+# sum_results LOG: "passed failed" over the lines in which cargo's tests give their result.
+sum_results() {
+    awk '/^test result: / { for (i = 2; i <= NF; i++) { if ($i ~ /^passed/) passed += $(i - 1); if ($i ~ /^failed/) failed += $(i - 1) } }
+         END { printf "%d %d\n", passed, failed }' "$1"
+}

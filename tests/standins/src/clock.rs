@@ -1,0 +1,62 @@
+//! Time that stands still until a test moves it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use casemate_enclave::outside::Clock;
+
+/// A clock that only its owner moves. Both times move together unless Unix time is set.
+#[derive(Debug)]
+pub struct SimulatedClock {
+    monotonic_ms: AtomicU64,
+    unix_ms: AtomicU64,
+}
+
+impl SimulatedClock {
+    /// A clock that stands at `unix_seconds`, and at zero in monotonic time.
+    pub fn at(unix_seconds: u64) -> Self {
+        Self { monotonic_ms: AtomicU64::new(0), unix_ms: AtomicU64::new(milliseconds(unix_seconds)) }
+    }
+
+    /// Lets `duration` pass, in whole milliseconds.
+    pub fn advance(&self, duration: Duration) {
+        let passed = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        for clock in [&self.monotonic_ms, &self.unix_ms] {
+            clock.fetch_add(passed, Ordering::SeqCst);
+        }
+    }
+
+    /// Sets Unix time, forwards or backwards, as a host that meddles with the clock would; monotonic time stays.
+    pub fn set_unix_seconds(&self, unix_seconds: u64) {
+        self.unix_ms.store(milliseconds(unix_seconds), Ordering::SeqCst);
+    }
+}
+
+fn milliseconds(seconds: u64) -> u64 {
+    seconds.saturating_mul(1000)
+}
+
+impl Clock for SimulatedClock {
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.monotonic_ms.load(Ordering::SeqCst))
+    }
+
+    fn unix_seconds(&self) -> u64 {
+        self.unix_ms.load(Ordering::SeqCst) / 1000
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_moves_when_it_is_moved() {
+        let clock = SimulatedClock::at(1_000);
+        clock.advance(Duration::from_millis(1_999));
+        assert_eq!((clock.monotonic(), clock.unix_seconds()), (Duration::from_millis(1_999), 1_001));
+        clock.set_unix_seconds(5);
+        clock.advance(Duration::from_millis(1));
+        assert_eq!((clock.monotonic(), clock.unix_seconds()), (Duration::from_secs(2), 5));
+    }
+}
