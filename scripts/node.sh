@@ -158,7 +158,7 @@ EOF
 
 # The root of this run's evidence, the measurements it vouches for, and the release file that a device trusts.
 make_authority() {
-    [[ -e $state/authority/trust.toml ]] && return 0
+    [[ -e $state/authority/measurements.json ]] && return 0
     "$CASEMATE_BIN_DIR/casemate-dev-authority" make --dir "$state/authority" --measurements-from "$CASEMATE_BIN_DIR/casemate-enclave-dev" >"$state/log/authority.log" 2>&1 ||
         { log_tail "$state/log/authority.log"; fail "the development authority could not be made"; }
     good "development evidence: its root is in target/dev/authority"
@@ -177,6 +177,8 @@ start_kms() {
     unset STANDIN_KMS_ACCESS_KEY STANDIN_KMS_SECRET_KEY STANDIN_KMS_SESSION_TOKEN
     await kms 20 "it said where it listens" kms_is_ready
     good "stand-in KMS: $kms_listen, enforcing deploy/kms-key-policy.json"
+    # The cluster's name follows from the key, which the stand-in made.
+    "$CASEMATE_BIN_DIR/casemate-dev-authority" trust --dir "$state/authority" --kms-key-arn "$kms_key" --region "$region"
 }
 
 kms_is_ready() {
@@ -231,6 +233,7 @@ write_env() {
     printf 'export CASEMATE_NATS_URL=%q\n' "$nats_url"
     printf 'export CASEMATE_ADMIN_SOCKET=%q\n' "$admin"
     printf 'export CASEMATE_HEALTH_URL=%q\n' "$health_url"
+    printf 'export CASEMATE_DEV_ROOT=%q\n' "$state/authority/root.der"
     # shellcheck disable=SC2016 # the shell that reads the file expands these
     printf 'case ":$PATH:" in *:%q:*) ;; *) export PATH=%q:"$PATH" ;; esac\n' "$state/bin" "$state/bin"
 }

@@ -57,10 +57,24 @@ stage_lint() {
     done
     install_deny
     "$deny" --log-level error check --allow unused-wrapper bans licenses sources || { bad "cargo deny: bans, licenses, sources" && failed=1; }
+    lint_release_trees || failed=1
     lint_advisories || failed=1
     lint_scripts || failed=1
     cargo clippy --release --locked --workspace --all-targets -- -D warnings || { bad "clippy" && failed=1; }
     return "$failed"
+}
+
+# What ships depends on no stand-in: neither the binaries nor what builds them.
+lint_release_trees() {
+    local package tree found=0
+    for package in "${release_packages[@]}"; do
+        tree=$(cargo tree --locked --edges normal,build --prefix none --package "$package") || { bad "the dependency tree of $package cannot be read" && return 1; }
+        if grep -q -E '^casemate-(standins|standin-kms|dev|e2e) ' <<<"$tree"; then
+            bad "$package depends on a stand-in, or cargo is told to unify features over the whole workspace"
+            found=1
+        fi
+    done
+    return "$found"
 }
 
 # The advisory database is a git repository; where it cannot be reached, an older copy serves, and no copy is said aloud.

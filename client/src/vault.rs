@@ -539,7 +539,3 @@ enum Problem {
     #[error(transparent)]
     Final(VaultError),
 }
-
-#[cfg(test)]
-#[path = "vault_tests.rs"]
-mod tests;

@@ -66,9 +66,10 @@ impl ManagerSocket {
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<ToManager>, SocketError> {
         let deadline = Instant::now().checked_add(timeout);
         loop {
-            let left = deadline.map_or(timeout, |deadline| deadline.saturating_duration_since(Instant::now()));
+            // A time beyond the clock's end is no deadline.
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let mut watched = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
-            match ppoll(&mut watched, Some(TimeSpec::from(left)), None) {
+            match ppoll(&mut watched, left.map(TimeSpec::from), None) {
                 Ok(0) => return Ok(None),
                 Ok(_) => {
                     if let Some(message) = self.take_record()? {

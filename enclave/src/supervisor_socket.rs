@@ -26,8 +26,8 @@ use tokio::io::unix::AsyncFd;
 use zeroize::Zeroize;
 
 use crate::ipc::{FROM_MANAGER_BYTES, FromManager, TO_MANAGER_BYTES, ToManager};
-use crate::watch;
 use crate::socket::{DATAGRAM_BYTES, SocketError, parse, receive, transmit};
+use crate::watch;
 
 /// What may wait in the lane of requests: the first message and some frames.
 pub const REQUEST_LANE_BYTES: usize = OBJECT_BYTES + 4 * FRAME_BYTES;
@@ -255,11 +255,8 @@ impl Queue {
             return Err(SocketError::QueueFull);
         }
         // A secret's bytes are wiped when the last of them was cut off.
-        let body = if secret {
-            Bytes::from_owner(codec::encode_secret(message))
-        } else {
-            Bytes::from(codec::encode(message))
-        };
+        let body =
+            if secret { Bytes::from_owner(codec::encode_secret(message)) } else { Bytes::from(codec::encode(message)) };
         let stream = StreamId { number: self.streams, is_reply: false };
         self.streams += 1;
         let lane = &mut self.lanes[lane];

@@ -255,7 +255,8 @@ impl Messages {
             tokio::select! {
                 biased;
                 message = self.subscriber.next() => return message,
-                _ = self.stopped.wait_for(|stopped| *stopped) => {
+                // Its result is a guard, which must not live across the drain.
+                () = async { drop(self.stopped.wait_for(|stopped| *stopped).await) } => {
                     self.drains = true;
                     if let Err(error) = self.subscriber.drain().await {
                         tracing::warn!(%error, "a subscription could not be drained");

@@ -97,7 +97,7 @@ fn a_home_that_trusts_nothing_sends_nothing() {
     let home = directory.path().join("home");
     let home = home.to_str().unwrap();
     let run = |line: &[&str]| {
-        let args = ["casemate", "--home", home, "--nats", "nats://127.0.0.1:1"].iter().chain(line).copied();
+        let args = ["casemate", "--home", home, "--nats", "nats://127.0.0.1:1"].into_iter().chain(line.iter().copied());
         let cli = Cli::try_parse_from(args).unwrap();
         dispatch(cli, Roots::released(), Output { json: true }).unwrap_err()
     };

@@ -276,7 +276,8 @@ fn a_refresh_neither_saves_nor_brings_back_a_key() {
 #[test]
 fn failures_push_no_key_out() {
     let mut cache = holding("a");
-    let names: Vec<&'static str> = (0..100).map(|number| &*Box::leak(format!("false {number}").into_boxed_str())).collect();
+    let names: Vec<&'static str> =
+        (0..100).map(|number| &*Box::leak(format!("false {number}").into_boxed_str())).collect();
     for name in names {
         lookup(&mut cache, name, Duration::ZERO);
         finish(&mut cache, name, Err(down()), Duration::ZERO);

@@ -159,7 +159,8 @@ fn opens_what_openssl_makes() {
         ));
         let bytes = std::fs::read(dir.path().join("envelope")).unwrap();
         assert_eq!(bytes[1] == 0x80, indefinite, "{mode}");
-        let envelope = Envelope::parse(&bytes).unwrap_or_else(|error| panic!("{mode}: {error}\n{}", hex::encode(&bytes)));
+        let envelope =
+            Envelope::parse(&bytes).unwrap_or_else(|error| panic!("{mode}: {error}\n{}", hex::encode(&bytes)));
         assert_eq!(*key.open(&envelope).unwrap(), secret, "{mode}");
     }
 }

@@ -121,10 +121,7 @@ impl KeyService for FakeService {
         Box::pin(async move {
             let number = u8::try_from(self.generated.fetch_add(1, Ordering::SeqCst)).unwrap();
             self.end().await?;
-            Ok(GeneratedKey {
-                plaintext: Zeroizing::new(Self::key(number)),
-                ciphertext: Self::seal(context, number),
-            })
+            Ok(GeneratedKey { plaintext: Zeroizing::new(Self::key(number)), ciphertext: Self::seal(context, number) })
         })
     }
 

@@ -80,8 +80,9 @@ mod tests {
         let subject = [b"1\x1a0\x18\x06\x03U\x04\x03\x13\x11".as_slice(), b"XAmazon Root CA 1"].concat();
         lookalike.subject = subject.as_slice().into();
         assert!(!is_amazon(&lookalike));
-        let starfield =
-            webpki_roots::TLS_SERVER_ROOTS.iter().find(|root| root.subject.as_ref().ends_with(b"2Starfield Root Certificate Authority - G2"));
+        let starfield = webpki_roots::TLS_SERVER_ROOTS
+            .iter()
+            .find(|root| root.subject.as_ref().ends_with(b"2Starfield Root Certificate Authority - G2"));
         assert!(starfield.is_none_or(|root| !is_amazon(root)), "Starfield's other root is not Amazon's");
     }
 }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_kms::Client;
-use aws_sdk_kms::config::timeout::TimeoutConfig;
 use aws_sdk_kms::config::retry::RetryConfig;
+use aws_sdk_kms::config::timeout::TimeoutConfig;
 use aws_sdk_kms::config::{BehaviorVersion, IdentityCache, Region, StalledStreamProtectionConfig};
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kms::primitives::Blob;
@@ -231,17 +231,30 @@ fn classify(code: Option<&str>, status: u16) -> KeyServiceError {
         };
     };
     match code.as_str() {
-        "ThrottlingException" | "Throttling" | "LimitExceededException" | "RequestLimitExceeded"
+        "ThrottlingException"
+        | "Throttling"
+        | "LimitExceededException"
+        | "RequestLimitExceeded"
         | "TooManyRequestsException" => KeyServiceError::Throttled,
-        "DependencyTimeoutException" | "KMSInternalException" | "KeyUnavailableException" | "InternalFailure"
-        | "ServiceUnavailable" | "ServiceUnavailableException" | "RequestTimeout" => KeyServiceError::Unavailable(code),
+        "DependencyTimeoutException"
+        | "KMSInternalException"
+        | "KeyUnavailableException"
+        | "InternalFailure"
+        | "ServiceUnavailable"
+        | "ServiceUnavailableException"
+        | "RequestTimeout" => KeyServiceError::Unavailable(code),
         // The host's credentials are missing, old or wrong. That says nothing about this enclave's right to its keys, so it
         // counts as an outage: keys in memory serve on until their hard limit.
-        "ExpiredToken" | "ExpiredTokenException" | "UnrecognizedClientException" | "InvalidClientTokenId"
-        | "InvalidSignatureException" | "SignatureDoesNotMatch" | "IncompleteSignature" | "MissingAuthenticationToken"
-        | "MissingAuthenticationTokenException" | "RequestExpired" => {
-            KeyServiceError::Unavailable(format!("{code} (the credentials that the parent feeds)"))
-        }
+        "ExpiredToken"
+        | "ExpiredTokenException"
+        | "UnrecognizedClientException"
+        | "InvalidClientTokenId"
+        | "InvalidSignatureException"
+        | "SignatureDoesNotMatch"
+        | "IncompleteSignature"
+        | "MissingAuthenticationToken"
+        | "MissingAuthenticationTokenException"
+        | "RequestExpired" => KeyServiceError::Unavailable(format!("{code} (the credentials that the parent feeds)")),
         _ if status >= 500 => KeyServiceError::Unavailable(code),
         // AccessDenied, Disabled, NotFound, KMSInvalidState, InvalidCiphertext, IncorrectKey, InvalidKeyUsage, Validation, …
         _ => KeyServiceError::Refused(code),

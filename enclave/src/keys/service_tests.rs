@@ -13,9 +13,9 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
 use tokio_rustls::TlsAcceptor;
 
+use super::super::evidence::ModuleEvidence;
 use super::super::fake_envelope::shape;
 use super::super::fakes::{FakeModule, ManualClock};
-use super::super::evidence::ModuleEvidence;
 use super::*;
 use crate::outside::{IamCredentials, Stream};
 
@@ -77,7 +77,8 @@ async fn serve(kms: Arc<FakeKms>, stream: tokio::io::DuplexStream) {
                 Answer::Silence => std::future::pending().await,
                 Answer::HangUp => return Err(io::Error::other("told to hang up")),
             };
-            let response = http::Response::builder().status(status).header("content-type", "application/x-amz-json-1.1");
+            let response =
+                http::Response::builder().status(status).header("content-type", "application/x-amz-json-1.1");
             Ok(response.body(Full::new(Bytes::from(bytes))).unwrap())
         }
     });
@@ -222,7 +223,9 @@ async fn answers_that_the_key_service_cannot_give_are_not_believed() {
         other => panic!("believed: {other:?}"),
     };
     assert!(refused(|value| value["Plaintext"] = json!(BASE64.encode(&[7; 32]))).await.contains("Plaintext"));
-    assert!(refused(|value| value["KeyId"] = json!(ARN.replace("1234abcd-12ab", "1234abcd-12ac"))).await.contains("key"));
+    assert!(
+        refused(|value| value["KeyId"] = json!(ARN.replace("1234abcd-12ab", "1234abcd-12ac"))).await.contains("key")
+    );
     assert!(refused(|value| value["KeyId"] = Value::Null).await.contains("key"));
     assert!(refused(|value| value["CiphertextForRecipient"] = Value::Null).await.contains("no Ciphertext"));
     assert!(refused(|value| value["CiphertextForRecipient"] = json!("AAAA")).await.contains("malformed"));

@@ -79,7 +79,9 @@ pub enum ShardKeyError {
         retry_after: Duration,
     },
     /// The key service refuses this enclave, this key or this ciphertext.
-    #[error("no shard key: the key service refuses it ({code}); check the key's policy, its state and the image's measurements")]
+    #[error(
+        "no shard key: the key service refuses it ({code}); check the key's policy, its state and the image's measurements"
+    )]
     Refused {
         /// The key service's own code.
         code: String,
@@ -87,7 +89,9 @@ pub enum ShardKeyError {
         retry_after: Duration,
     },
     /// An answer that the key service cannot have given.
-    #[error("no shard key: an answer was not believed ({what}); look at who is on the path to the key service and the store")]
+    #[error(
+        "no shard key: an answer was not believed ({what}); look at who is on the path to the key service and the store"
+    )]
     NotBelieved {
         /// What was wrong with it.
         what: &'static str,
@@ -345,7 +349,9 @@ async fn get<K: Load>(inner: &Arc<Inner>, key: K) -> Result<K::Value, Failure> {
     };
     match answer {
         Ok(result) => result,
-        Err(receiver) => receiver.await.expect("every load ends, at its deadline at the latest, and answers its waiters"),
+        Err(receiver) => {
+            receiver.await.expect("every load ends, at its deadline at the latest, and answers its waiters")
+        }
     }
 }
 

@@ -48,7 +48,9 @@ const LABEL_AAD: &str = "casemate/vault-key-wrap-aad/v1";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WrapError {
     /// Not the one encoding of a wrapped vault key.
-    #[error("the wrapped vault key is damaged or of another format; restore the object from backup or use a newer release")]
+    #[error(
+        "the wrapped vault key is damaged or of another format; restore the object from backup or use a newer release"
+    )]
     Malformed,
     /// It belongs to another vault or generation than asked for: the host exchanged objects.
     #[error("the wrapped vault key belongs to another vault or generation; restore the object from backup")]
@@ -114,7 +116,12 @@ impl WrappedVaultKey {
     ///
     /// # Errors
     /// When it is another vault's or generation's, when `shard_key` is not the one it was wrapped under, or when it was changed.
-    pub fn open(&self, shard_key: &ShardKey, vault: VaultId, generation: u32) -> Result<Zeroizing<[u8; 32]>, WrapError> {
+    pub fn open(
+        &self,
+        shard_key: &ShardKey,
+        vault: VaultId,
+        generation: u32,
+    ) -> Result<Zeroizing<[u8; 32]>, WrapError> {
         if self.vault != vault || self.generation != generation {
             return Err(WrapError::OtherVault);
         }
@@ -123,8 +130,11 @@ impl WrappedVaultKey {
             return Err(WrapError::OtherShardKey);
         }
         let payload = Payload { msg: &self.ciphertext, aad: &self.aad() };
-        let opened =
-            self.cipher(shard_key).decrypt(&Nonce::default(), payload).map(Zeroizing::new).map_err(|_| WrapError::Forged)?;
+        let opened = self
+            .cipher(shard_key)
+            .decrypt(&Nonce::default(), payload)
+            .map(Zeroizing::new)
+            .map_err(|_| WrapError::Forged)?;
         let mut vault_key = Zeroizing::new([0; 32]);
         vault_key.copy_from_slice(&opened);
         Ok(vault_key)
@@ -171,10 +181,7 @@ impl WrappedVaultKey {
 
     fn aad(&self) -> Vec<u8> {
         let blob_hash: [u8; 32] = Sha256::digest(&self.shard_blob).into();
-        label::info(
-            LABEL_AAD,
-            &[&[self.format], self.vault.as_bytes(), &self.generation.to_be_bytes(), &blob_hash],
-        )
+        label::info(LABEL_AAD, &[&[self.format], self.vault.as_bytes(), &self.generation.to_be_bytes(), &blob_hash])
     }
 }
 

@@ -45,9 +45,8 @@ fn the_page_tells_all_that_is_needed() {
     field(&mut aad, &[0xab; 20]);
     field(&mut aad, &[0, 0, 0, 7]);
     field(&mut aad, &Sha256::digest(b"sealed shard key"));
-    let sealed = Aes256Gcm::new((&key).into())
-        .encrypt(&Nonce::default(), Payload { msg: &[0x42; 32], aad: &aad })
-        .unwrap();
+    let sealed =
+        Aes256Gcm::new((&key).into()).encrypt(&Nonce::default(), Payload { msg: &[0x42; 32], aad: &aad }).unwrap();
     let mut bytes = vec![0xa6, 0x00, 0x01, 0x01, 0x54];
     bytes.extend_from_slice(&[0xab; 20]);
     bytes.extend_from_slice(&[0x02, 0x07, 0x03, 0x58, 0x20]);

@@ -106,7 +106,9 @@ impl fmt::Display for Layer {
 
 /// A name that is no layer's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a sandbox layer; there are descriptors, rlimits, uid, parent_death, dumpable, no_new_privs and seccomp")]
+#[error(
+    "`{0}` is not a sandbox layer; there are descriptors, rlimits, uid, parent_death, dumpable, no_new_privs and seccomp"
+)]
 pub struct UnknownLayer(String);
 
 impl FromStr for Layer {

@@ -165,8 +165,7 @@ impl Configurator {
         // Some hundred milliseconds of CPU.
         let recipient = tokio::task::spawn_blocking(RecipientKey::generate);
         let recipient = Arc::new(recipient.await.map_err(|_| ConfigureError::OtherThread)??);
-        let evidence =
-            ModuleEvidence::new(Arc::clone(&parts.module), Arc::clone(&parts.clock), Arc::clone(&recipient));
+        let evidence = ModuleEvidence::new(Arc::clone(&parts.module), Arc::clone(&parts.clock), Arc::clone(&recipient));
         let service = AwsKms::new(AwsKmsParts {
             endpoint: (parts.endpoint)(&key),
             key,
@@ -186,11 +185,10 @@ impl Configurator {
             policy: policy(tuning),
         });
         tokio::spawn(keyring.clone().run());
-        let keys =
-            VaultKeys { keyring, store, randomness: Arc::clone(&parts.randomness), log: parts.log.clone() };
+        let keys = VaultKeys { keyring, store, randomness: Arc::clone(&parts.randomness), log: parts.log.clone() };
         // Both are set once: this runs under the lock, and only while the node has no cluster.
         drop(parts.keys.set(keys));
-        drop(parts.node.join(cluster));
+        parts.node.join(cluster).map_err(|_| ConfigureError::Other)?;
         parts.log.tell(LogLevel::Info, LogEvent::Configured, None);
         let (node, log, ready) = (Arc::clone(&parts.node), parts.log.clone(), Arc::clone(&parts.ready));
         tokio::spawn(renew_evidence(node, log, ready));
@@ -227,3 +225,7 @@ async fn renew_evidence(node: Arc<Node>, log: Log, ready: Arc<tokio::sync::Notif
         tokio::time::sleep(wait).await;
     }
 }
+
+#[cfg(test)]
+#[path = "configure_tests.rs"]
+mod tests;

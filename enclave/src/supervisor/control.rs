@@ -17,7 +17,7 @@ use casemate_protocol::secret::Secret;
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
-use super::configure::{ConfigureError, Configurator};
+use super::configure::{Configurator, ConfigureError};
 use super::log::Log;
 use super::memory;
 use super::node::Node;

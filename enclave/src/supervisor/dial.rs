@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use casemate_link::{Address, Stream, Connection, HelloError, Limits, connect, dial_hello};
+use casemate_link::{Address, Connection, HelloError, Limits, Stream, connect, dial_hello};
 use casemate_protocol::link::{Class, Hello, LINK_MAX, LINK_MIN, RelayTarget};
 
 use super::backoff;
@@ -37,14 +37,8 @@ impl Dialler {
     /// # Errors
     /// As the connection, or as the parent refuses.
     pub async fn dial(&self, class: Class, relay: Option<RelayTarget>) -> Result<Stream, HelloError> {
-        let hello = Hello {
-            min: LINK_MIN,
-            max: LINK_MAX,
-            build: self.build.clone(),
-            boot_id: self.boot_id,
-            class,
-            relay,
-        };
+        let hello =
+            Hello { min: LINK_MIN, max: LINK_MAX, build: self.build.clone(), boot_id: self.boot_id, class, relay };
         let late = || HelloError::Io(io::Error::from(io::ErrorKind::TimedOut));
         let stream = tokio::time::timeout(DIAL_DEADLINE, connect(&self.address)).await.map_err(|_| late())??;
         let (stream, _) = dial_hello(stream, &hello).await?;

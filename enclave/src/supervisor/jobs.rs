@@ -98,12 +98,11 @@ impl Workshop {
                 return;
             }
             Job::Attest(nonce, reply) => {
-                let answer = match self.node.attest_for(nonce).await {
-                    Ok(evidence) => RequestReply::Evidence(codec::encode(&evidence)),
-                    Err(_) => {
-                        self.log.tell(LogLevel::Error, LogEvent::EvidenceFailed, None);
-                        RequestReply::Refused(Refusal::retry(ErrorCode::Unavailable, 1000))
-                    }
+                let answer = if let Ok(evidence) = self.node.attest_for(nonce).await {
+                    RequestReply::Evidence(codec::encode(&evidence))
+                } else {
+                    self.log.tell(LogLevel::Error, LogEvent::EvidenceFailed, None);
+                    RequestReply::Refused(Refusal::retry(ErrorCode::Unavailable, 1000))
                 };
                 return reply.reply(codec::encode(&answer).into());
             }

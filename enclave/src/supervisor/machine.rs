@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn every_slot_is_counted() {
         assert_eq!(vaults_in(0), 0);
-        assert_eq!(vaults_in(CLOSING_SLOTS as u32 + 4 + 10), 10);
+        assert_eq!(vaults_in(u32::try_from(CLOSING_SLOTS).unwrap() + 4 + 10), 10);
         for slots in [100, 1000, 20_000, SLOTS] {
             let vaults = vaults_in(slots) as usize;
             assert!(vaults + half_open(vaults) + CLOSING_SLOTS <= slots as usize);
@@ -130,7 +130,13 @@ mod tests {
     fn the_smallest_bound_is_named() {
         let many = u64::from(SLOTS);
         let bounds = |files| {
-            [(Bound::OpenFiles, files), (Bound::FileMax, many), (Bound::PidMax, many), (Bound::ThreadsMax, many), (Bound::Slots, many)]
+            [
+                (Bound::OpenFiles, files),
+                (Bound::FileMax, many),
+                (Bound::PidMax, many),
+                (Bound::ThreadsMax, many),
+                (Bound::Slots, many),
+            ]
         };
         assert_eq!(judge(bounds(1000)).unwrap().bound, Bound::OpenFiles);
         assert!(matches!(judge(bounds(70)), Err(MachineError::TooSmall { bound: Bound::OpenFiles, .. })));

@@ -50,7 +50,7 @@ mod tests {
         let memory = Memory::sample().unwrap();
         assert!(memory.total > memory.available && memory.available > 0);
         let own = resident(std::process::id());
-        assert!(own > 0 && own % BUCKET == 0);
+        assert!(own > 0 && own.is_multiple_of(BUCKET));
         assert_eq!(resident(u32::MAX), 0);
     }
 

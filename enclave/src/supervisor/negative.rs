@@ -66,7 +66,7 @@ mod tests {
         assert!(cache.holds(vault(1), now) && cache.holds(vault(ENTRIES), now));
         cache.remove(vault(1));
         assert!(!cache.holds(vault(1), now));
-        assert!(cache.holds(vault(2), now + LIFETIME - Duration::from_millis(1)));
+        assert!(cache.holds(vault(2), now + LIFETIME.mul_f32(0.99)));
         assert!(!cache.holds(vault(2), now + LIFETIME));
     }
 }

@@ -48,6 +48,11 @@ struct Evidence {
     made: Duration,
 }
 
+/// The node belongs to a cluster already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this node belongs to a cluster already, until it ends; start a new enclave to change it")]
+pub struct JoinError;
+
 /// Why there is no evidence.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum EvidenceError {
@@ -91,9 +96,9 @@ impl Node {
     /// Joins a cluster. The first one holds.
     ///
     /// # Errors
-    /// The cluster, when there is one already.
-    pub fn join(&self, cluster: Cluster) -> Result<(), Cluster> {
-        self.cluster.set(cluster)
+    /// [`JoinError`] when there is one already.
+    pub fn join(&self, cluster: Cluster) -> Result<(), JoinError> {
+        self.cluster.set(cluster).map_err(|_| JoinError)
     }
 
     /// The age of the evidence in use; none when there is none that may be used.
@@ -147,11 +152,8 @@ impl Node {
             let cluster = self.cluster.get().ok_or(EvidenceError::NotConfigured)?;
             let public_key = self.identity.public();
             let user_data = node_user_data(&public_key, cluster.id);
-            let request = EvidenceRequest {
-                user_data: Some(user_data.to_vec()),
-                nonce,
-                public_key: Some(public_key.to_vec()),
-            };
+            let request =
+                EvidenceRequest { user_data: Some(user_data.to_vec()), nonce, public_key: Some(public_key.to_vec()) };
             let module = Arc::clone(&self.module);
             let made = tokio::task::spawn_blocking(move || module.attest(request));
             match tokio::time::timeout(MODULE_DEADLINE, made).await {

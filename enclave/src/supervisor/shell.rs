@@ -13,9 +13,7 @@ use casemate_protocol::error::{ErrorCode, Refusal};
 use casemate_protocol::frame::DeviceFrame;
 use casemate_protocol::id::VaultId;
 use casemate_protocol::limits::NONCE_BYTES;
-use casemate_protocol::link::{
-    LogEvent, LogLevel, REQUEST_BYTES, RequestCall, RequestReply, Tuning, VaultNumbers,
-};
+use casemate_protocol::link::{LogEvent, LogLevel, REQUEST_BYTES, RequestCall, RequestReply, Tuning, VaultNumbers};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -284,11 +282,11 @@ impl Shell {
             Command::Tune(tuning) => self.event(Event::Tuning(tuning)),
             Command::Numbers(answer) => {
                 let numbers = Numbers {
-                vaults: self.router.numbers(),
-                memory: self.memory,
-                is_short_of_memory: self.router.is_short_of_memory(),
-                is_draining: self.router.is_draining(),
-            };
+                    vaults: self.router.numbers(),
+                    memory: self.memory,
+                    is_short_of_memory: self.router.is_short_of_memory(),
+                    is_draining: self.router.is_draining(),
+                };
                 let _ = answer.send(numbers);
             }
             Command::Vaults(answer) => {

@@ -212,3 +212,7 @@ impl BlobStore for LinkStore {
         })
     }
 }
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

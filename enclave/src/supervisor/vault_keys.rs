@@ -58,8 +58,7 @@ impl VaultKeys {
     async fn unwrap(&self, vault: VaultId, generation: u32, object: &[u8]) -> Result<VaultKey, Refusal> {
         let wrapped = WrappedVaultKey::from_bytes(object).map_err(|_| self.corrupt())?;
         let blob = wrapped.shard_blob();
-        let shard_key =
-            self.keyring.shard_key_from_blob(vault.shard(), generation, blob, SHARD_KEY_DEADLINE).await;
+        let shard_key = self.keyring.shard_key_from_blob(vault.shard(), generation, blob, SHARD_KEY_DEADLINE).await;
         let shard_key = shard_key.map_err(|error| self.refusal(&error))?;
         let key = wrapped.open(&shard_key, vault, generation).map_err(|_| self.corrupt())?;
         Ok(VaultKey { key: Secret::from(key.as_slice()), generation })
@@ -120,3 +119,7 @@ impl VaultKeys {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "vault_keys_tests.rs"]
+mod tests;

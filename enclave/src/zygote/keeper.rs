@@ -15,11 +15,11 @@ use nix::sys::socket::sockopt::SockType as SocketType;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockType, getsockopt, recvmsg, send};
 use nix::unistd::{Pid, getpid};
 
+use super::Slot;
 use super::child::{self, Manager, Purpose};
 use super::children::Children;
 use super::message::{Command, Event, MESSAGE_BYTES};
 use super::process::{self, Side};
-use super::Slot;
 use crate::sandbox::{self, FilterError, Sandbox, SandboxOptions};
 
 /// The zygote's name in `ps`; its children carry their own.
@@ -48,10 +48,10 @@ enum Received {
 
 /// Serves the supervisor until it goes away.
 pub(super) fn run(run_manager: Manager) -> ! {
-    // Nothing may unwind towards the code that made the fork.
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        hook(info);
+    // Nothing may unwind towards the code that made the fork. Not the runtime's own hook, which asks for the thread's id: in a
+    // child that is a forbidden call, and a panic shall not look like an attack. A child's words go nowhere.
+    std::panic::set_hook(Box::new(|info| {
+        let _ = writeln!(io::stderr(), "vault-manager: {info}");
         std::process::abort();
     }));
     let code = match serve(run_manager) {

@@ -219,12 +219,8 @@ mod tests {
         ] {
             assert_eq!(Command::read(&command.write()), Some(command));
         }
-        let exits = [
-            ExitKind::Code(255),
-            ExitKind::Signal(64),
-            ExitKind::SandboxKilled,
-            ExitKind::LayerFailed(Layer::Seccomp),
-        ];
+        let exits =
+            [ExitKind::Code(255), ExitKind::Signal(64), ExitKind::SandboxKilled, ExitKind::LayerFailed(Layer::Seccomp)];
         let others = [
             Event::Ready,
             Event::Spawned { slot, pid: i32::MAX, micros: 300 },
@@ -243,7 +239,9 @@ mod tests {
 
     #[test]
     fn other_bytes_are_nothing() {
-        for bytes in [&[][..], &[0; MESSAGE_BYTES], &[9; MESSAGE_BYTES], &[1; MESSAGE_BYTES - 1], &[1; MESSAGE_BYTES + 1]] {
+        for bytes in
+            [&[][..], &[0; MESSAGE_BYTES], &[9; MESSAGE_BYTES], &[1; MESSAGE_BYTES - 1], &[1; MESSAGE_BYTES + 1]]
+        {
             assert_eq!((Command::read(bytes), Event::read(bytes), ProbeReport::read(bytes)), (None, None, None));
         }
     }

@@ -6,9 +6,9 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 
+use super::ExitKind;
 use super::handle::{ZygoteError, await_readable};
 use super::message::{MESSAGE_BYTES, ProbeReport};
-use super::ExitKind;
 use crate::sandbox::{Layer, LayerFailure};
 
 /// Reads what the probe says over its own socket.

@@ -97,3 +97,23 @@ fn exit_kind(status: libc::c_int) -> ExitKind {
     let layer = u8::try_from(code - LAYER_FAILED_CODE).ok().and_then(Layer::from_number);
     layer.map_or(ExitKind::Code(code), ExitKind::LayerFailed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_are_read_from_the_kernels_word() {
+        let exited = |code: i32| exit_kind(code << 8);
+        assert_eq!(exited(0), ExitKind::Code(0));
+        assert_eq!(exited(LAYER_FAILED_CODE - 1), ExitKind::Code(LAYER_FAILED_CODE - 1));
+        assert_eq!(exited(255), ExitKind::Code(255));
+        for layer in Layer::ALL {
+            assert_eq!(exited(LAYER_FAILED_CODE + i32::from(layer.number())), ExitKind::LayerFailed(layer));
+        }
+        assert_eq!(exit_kind(libc::SIGKILL), ExitKind::Signal(libc::SIGKILL));
+        // With the core dump's bit, and a signal that has no name.
+        assert_eq!(exit_kind(libc::SIGSYS | 0x80), ExitKind::SandboxKilled);
+        assert_eq!(exit_kind(63), ExitKind::Signal(63));
+    }
+}

@@ -99,8 +99,7 @@ pub(crate) fn be_a_supervisor() -> ! {
 }
 
 fn managers_die_with_the_supervisor() {
-    let mut supervisor =
-        Command::new("/proc/self/exe").arg(SUPERVISOR).stdout(Stdio::piped()).spawn().unwrap();
+    let mut supervisor = Command::new("/proc/self/exe").arg(SUPERVISOR).stdout(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(supervisor.stdout.take().unwrap()).lines().map(Result::unwrap);
     let pids: Vec<i32> = lines.take_while(|line| !line.is_empty()).map(|line| line.parse().unwrap()).collect();
     assert_eq!(pids.len(), 4);

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use crate::Test;
 use crate::tenants::House;
 
-pub(crate) const TESTS: &[Test] = &[("a_thousand_managers_draw_a_thousand_keys", a_thousand_managers_draw_a_thousand_keys)];
+pub(crate) const TESTS: &[Test] =
+    &[("a_thousand_managers_draw_a_thousand_keys", a_thousand_managers_draw_a_thousand_keys)];
 
 const MANAGERS: u32 = 1000;
 /// The promise is 1.5 ms on a quiet machine; this only catches what is far off on a busy one.

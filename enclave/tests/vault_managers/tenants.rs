@@ -125,7 +125,11 @@ pub(crate) fn runs(pid: i32) -> bool {
 pub(crate) fn await_end(pids: &[i32]) {
     let deadline = Instant::now() + PATIENCE;
     while pids.iter().any(|pid| runs(*pid)) {
-        assert!(Instant::now() < deadline, "still there: {:?}", pids.iter().filter(|pid| runs(**pid)).collect::<Vec<_>>());
+        assert!(
+            Instant::now() < deadline,
+            "still there: {:?}",
+            pids.iter().filter(|pid| runs(**pid)).collect::<Vec<_>>()
+        );
         std::thread::sleep(Duration::from_millis(2));
     }
 }

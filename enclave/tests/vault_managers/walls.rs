@@ -126,9 +126,14 @@ fn the_kernel_says_the_walls_stand() {
     assert!(fs::read_link(&open[0]).unwrap().to_str().unwrap().starts_with("socket:"));
     assert_eq!(fs::read(format!("/proc/{}/environ", tenant.pid)).unwrap(), b"");
     let limits = read("limits");
-    let limit = |name: &str| limits.lines().find(|line| line.starts_with(name)).unwrap()[26..].split_whitespace().next().unwrap().to_owned();
+    let limit = |name: &str| {
+        limits.lines().find(|line| line.starts_with(name)).unwrap()[26..].split_whitespace().next().unwrap().to_owned()
+    };
     assert_eq!(limit("Max data size"), MEMORY_BYTES.to_string());
-    assert_eq!((limit("Max open files"), limit("Max processes"), limit("Max core file size")), ("1".into(), "0".into(), "0".into()));
+    assert_eq!(
+        (limit("Max open files"), limit("Max processes"), limit("Max core file size")),
+        ("1".into(), "0".into(), "0".into())
+    );
 }
 
 fn a_layer_that_fails_stops_the_start() {

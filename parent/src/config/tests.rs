@@ -139,6 +139,6 @@ fn s3() {
 
 #[test]
 fn no_two_keys_share_a_variable() {
-    let variables: BTreeSet<String> = KEYS.iter().map(super::keys::Key::variable).collect();
+    let variables: BTreeSet<String> = KEYS.iter().map(keys::Key::variable).collect();
     assert_eq!(variables.len(), KEYS.len());
 }

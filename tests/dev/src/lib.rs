@@ -1,1 +1,8 @@
-//! Being written.
+//! What the development binaries share: the files of a development authority.
+//!
+//! These binaries stand under `tests/` because they believe a root that anybody can make. No release binary depends on this crate.
+
+pub mod directory;
+
+/// Where `casemate-dev` finds the development root.
+pub const ROOT_VARIABLE: &str = "CASEMATE_DEV_ROOT";

@@ -6,9 +6,9 @@ use std::time::Duration;
 use casemate_protocol::id::VaultId;
 use casemate_protocol::link::{LogEvent, LogLevel};
 
-use super::{Router, log};
 use super::event::{Action, SlotId};
 use super::slot::State;
+use super::{Router, log};
 
 /// What one vault-manager is taken to hold, to guess how many must leave. The next sample corrects the guess.
 const VAULT_BYTES: u64 = 256 * 1024;
@@ -31,7 +31,9 @@ impl Router {
     fn evict_one(&mut self, now: Duration, out: &mut Vec<Action>) -> bool {
         let idle = |slot_id: &SlotId| self.slots.get(*slot_id).is_some_and(super::slot::Slot::is_idle);
         // Busy ones are passed over; there are no more of them than requests in flight and writes.
-        let Some(candidate) = self.residents.iter().rev().map(|(slot_id, ())| *slot_id).find(idle) else { return false };
+        let Some(candidate) = self.residents.iter().rev().map(|(slot_id, ())| *slot_id).find(idle) else {
+            return false;
+        };
         self.evict(candidate, now, out);
         true
     }

@@ -64,20 +64,16 @@ impl Router {
         if !matches!(newest, Newest::Asked(asked) if *asked == op) {
             return;
         }
-        match result {
-            Ok(found) => {
-                let nothing = found.is_none();
-                *newest = Newest::Known(found);
-                if nothing {
-                    self.negative.insert(vault, now);
-                }
-                self.start(slot_id, out);
-            }
-            Err(StoreFailed) => {
-                log(LogLevel::Warn, LogEvent::StoreFailed, None, out);
-                self.kill(slot_id, Some(&Refusal::retry(ErrorCode::Unavailable, 1000)), out);
-            }
+        let Ok(found) = result else {
+            log(LogLevel::Warn, LogEvent::StoreFailed, None, out);
+            return self.kill(slot_id, Some(&Refusal::retry(ErrorCode::Unavailable, 1000)), out);
+        };
+        let nothing = found.is_none();
+        *newest = Newest::Known(found);
+        if nothing {
+            self.negative.insert(vault, now);
         }
+        self.start(slot_id, out);
     }
 
     /// Tells the process who it is, once it is there and the newest object is known.
@@ -95,13 +91,7 @@ impl Router {
         out.push(Action::Send { slot: slot_id, message });
     }
 
-    pub(super) fn from_manager(
-        &mut self,
-        slot_id: SlotId,
-        message: FromManager,
-        now: Duration,
-        out: &mut Vec<Action>,
-    ) {
+    pub(super) fn manager_said(&mut self, slot_id: SlotId, message: FromManager, now: Duration, out: &mut Vec<Action>) {
         let Some(slot) = self.touch(slot_id) else { return };
         if matches!(slot.state, State::Closing(Closing::Killed | Closing::Exited)) {
             return;

@@ -79,7 +79,7 @@ mod tests {
         let limits = Limits::new(&strange, 10);
         assert_eq!((limits.vaults, limits.half_open, limits.queue), (1, 4, 1));
         assert!(limits.memory_low <= limits.memory_high && limits.memory_high < 100);
-        assert!(limits.store_timeout <= Duration::from_secs(60) && limits.idle >= Duration::from_secs(1));
+        assert!(limits.store_timeout <= Duration::from_mins(1) && limits.idle >= Duration::from_secs(1));
         assert_eq!(Limits::new(&Tuning::default(), 100).vaults, 100, "the machine's limit holds");
         assert_eq!(Limits::new(&Tuning::default(), 5000).half_open, 50);
     }

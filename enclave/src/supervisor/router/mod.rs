@@ -38,9 +38,7 @@ use casemate_protocol::id::VaultId;
 use casemate_protocol::link::{LogEvent, LogLevel, Tuning, VaultNumbers};
 use lru::LruCache;
 
-pub use event::{
-    Action, Answer, Event, Loaded, ManagerExit, Op, Put, RequestId, SlotId, StoreFailed, VaultKey,
-};
+pub use event::{Action, Answer, Event, Loaded, ManagerExit, Op, Put, RequestId, SlotId, StoreFailed, VaultKey};
 pub use limits::{Limits, half_open};
 
 use super::bucket::TokenBucket;
@@ -137,7 +135,7 @@ impl Router {
             Event::Spawned { slot, pid } => self.spawned(slot, pid, out),
             Event::SpawnFailed { slot } => self.spawn_failed(slot, now, out),
             Event::Exited { slot, exit } => self.exited(slot, exit, now, out),
-            Event::FromManager { slot, message } => self.from_manager(slot, message, now, out),
+            Event::FromManager { slot, message } => self.manager_said(slot, message, now, out),
             Event::Broken { slot } => self.violation(slot, out),
             Event::Newest { slot, op, result } => self.newest(slot, op, result, now, out),
             Event::Loaded { slot, op, result } => self.loaded(slot, op, result, now, out),

@@ -32,8 +32,7 @@ impl Router {
         let op = self.op();
         let Some(slot) = self.touch(slot_id) else { return };
         let step = OpeningStep::Loading(op);
-        slot.state =
-            State::Opening(Opening { static_key, create, reload, deadline: now + OPENING_LIMIT, step });
+        slot.state = State::Opening(Opening { static_key, create, reload, deadline: now + OPENING_LIMIT, step });
         if !reload {
             self.half_open.retain(|half_open| *half_open != slot_id);
         }
@@ -134,13 +133,7 @@ impl Router {
     }
 
     /// The opening did not work: the process is told and stands where it stood before.
-    pub(super) fn opening_failed(
-        &mut self,
-        slot_id: SlotId,
-        refusal: Refusal,
-        now: Duration,
-        out: &mut Vec<Action>,
-    ) {
+    pub(super) fn opening_failed(&mut self, slot_id: SlotId, refusal: Refusal, now: Duration, out: &mut Vec<Action>) {
         let Some(slot) = self.touch(slot_id) else { return };
         let State::Opening(opening) = &slot.state else { return };
         let (static_key, reload) = (opening.static_key, opening.reload);

@@ -11,7 +11,7 @@ use casemate_protocol::link::{KeyObject, Tuning, VersionObject};
 use casemate_protocol::secret::Secret;
 use proptest::prelude::*;
 
-use super::slot::{HALF_OPEN_LIFE, State};
+use super::slot::State;
 use super::*;
 use crate::ipc::{FromManager, Notice, ToManager};
 
@@ -70,7 +70,9 @@ struct World {
     managers: HashMap<SlotId, (VaultId, Manager)>,
     store: HashMap<VaultId, BTreeMap<u64, Vec<u8>>>,
     keys: BTreeSet<VaultId>,
-    puts_under_way: HashMap<VaultId, u32>,
+    puts_under_way: HashMap<VaultId, BTreeSet<Op>>,
+    /// Slots whose write was given up during this step.
+    gave_up: BTreeSet<SlotId>,
     trouble: u64,
 }
 
@@ -89,6 +91,7 @@ impl World {
             store: HashMap::new(),
             keys: BTreeSet::new(),
             puts_under_way: HashMap::new(),
+            gave_up: BTreeSet::new(),
             trouble,
         }
     }
@@ -125,12 +128,13 @@ impl World {
         let evicting = matches!(event, Event::Request { .. } | Event::Memory { .. } | Event::Tick | Event::Tuning(_))
             || matches!(event, Event::FromManager { message: FromManager::Open { .. }, .. });
         let mut out = Vec::new();
+        self.gave_up.clear();
         self.router.handle(event, self.now, &mut out);
         for action in out {
             if let Action::Send { slot, message: ToManager::Stop } = &action
                 && evicting
             {
-                let gave_up = self.managers.get(slot).is_some_and(|(_, manager)| manager.committing);
+                let gave_up = self.gave_up.contains(slot);
                 assert!(idle_before.contains(slot) || gave_up, "a vault with work in flight was evicted");
             }
             self.perform(action);
@@ -152,7 +156,8 @@ impl World {
             Action::Spawn { slot, .. } => {
                 assert!(!self.managers.contains_key(&slot), "a slot has two tenants");
                 let vault = self.router.slots.get(slot).unwrap().vault;
-                assert_eq!(self.puts_under_way.get(&vault).copied().unwrap_or(0), 0, "opened before a put had ended");
+                let none = self.puts_under_way.get(&vault).is_none_or(BTreeSet::is_empty);
+                assert!(none, "opened before a put had ended");
                 if self.dice.chance(self.trouble) {
                     self.later(5, Event::SpawnFailed { slot });
                 } else {
@@ -161,7 +166,7 @@ impl World {
                     self.later(5, Event::Spawned { slot, pid: slot.0 + 100 });
                 }
             }
-            Action::Send { slot, message } => self.to_manager(slot, message),
+            Action::Send { slot, message } => self.manager_hears(slot, message),
             Action::SendHello { slot, id, .. } => {
                 if let Some((_, manager)) = self.managers.get_mut(&slot) {
                     manager.held.push(id);
@@ -182,8 +187,9 @@ impl World {
             }
             Action::Load { slot, op, vault } => {
                 let versions = self.store.get(&vault).into_iter().flatten();
-                let versions =
-                    versions.map(|(version, bytes)| VersionObject { version: *version, bytes: bytes.clone() }).collect();
+                let versions = versions
+                    .map(|(version, bytes)| VersionObject { version: *version, bytes: bytes.clone() })
+                    .collect();
                 let key = self.keys.contains(&vault).then(|| KeyObject { generation: 1, bytes: vec![1] });
                 let loaded = Loaded { versions, keys: key.into_iter().collect() };
                 let result = if self.dice.chance(self.trouble) { Err(StoreFailed) } else { Ok(loaded) };
@@ -220,12 +226,14 @@ impl World {
         let (vault, version) = parse(path);
         assert_eq!(self.router.slots.get(slot).map(|slot| slot.vault), Some(vault), "a put under another's name");
         let under_way = self.puts_under_way.entry(vault).or_default();
-        *under_way += 1;
-        assert_eq!(*under_way, 1, "two puts of one vault at once");
+        assert!(under_way.is_empty(), "two puts of one vault at once");
+        under_way.insert(op);
         let present = self.store.entry(vault).or_default().contains_key(&version);
         let (arrives, put) = match (self.dice.chance(self.trouble), present) {
             (true, _) if self.dice.chance(50) => (true, Put::Unclear),
-            (true, _) => (false, [Put::Unclear, Put::Exists, Put::NotSent][usize::try_from(self.dice.roll(3)).unwrap()]),
+            (true, _) => {
+                (false, [Put::Unclear, Put::Exists, Put::NotSent][usize::try_from(self.dice.roll(3)).unwrap()])
+            }
             (false, true) => (false, Put::Exists),
             (false, false) => (true, Put::Created),
         };
@@ -238,7 +246,16 @@ impl World {
         self.later(latency, Event::PutDone { slot, op, put });
     }
 
-    fn to_manager(&mut self, slot: SlotId, message: ToManager) {
+    fn manager_hears(&mut self, slot: SlotId, message: ToManager) {
+        if let ToManager::CommitResult(result) = &message {
+            if *result == crate::ipc::CommitResult::Committed {
+                // What is known to be there may be put again without harm.
+                let vault = self.router.slots.get(slot).map(|slot| slot.vault);
+                vault.and_then(|vault| self.puts_under_way.remove(&vault));
+            } else {
+                self.gave_up.insert(slot);
+            }
+        }
         let Some((_, manager)) = self.managers.get_mut(&slot) else { return };
         match message {
             ToManager::Start { newest, .. } => {
@@ -311,7 +328,10 @@ impl World {
             0 if !manager.open && !opening && !manager.stopping => FromManager::Open { create: true },
             1 if manager.open && !opening && !manager.committing => {
                 manager.committing = true;
-                FromManager::Commit { version: manager.committed + 1, object: vec![u8::try_from(slot.0 % 250).unwrap(); 8] }
+                FromManager::Commit {
+                    version: manager.committed + 1,
+                    object: vec![u8::try_from(slot.0 % 250).unwrap(); 8],
+                }
             }
             _ if manager.stopping && manager.held.is_empty() && !manager.committing => {
                 self.managers.remove(&slot);
@@ -334,10 +354,10 @@ impl World {
             Some(at) if at <= end && at <= wake => {
                 self.now = self.now.max(at);
                 let (_, event) = self.coming.pop_first().expect("just seen");
-                if let Event::PutDone { slot, .. } = &event {
-                    let vault = self.router.slots.get(*slot).map(|slot| slot.vault);
-                    let vault = vault.expect("a slot waits for the end of its put");
-                    *self.puts_under_way.entry(vault).or_default() -= 1;
+                if let Event::PutDone { op, .. } = &event {
+                    self.puts_under_way.values_mut().for_each(|under_way| {
+                        under_way.remove(op);
+                    });
                 }
                 if let Event::Spawned { slot, .. } = &event
                     && !self.managers.contains_key(slot)
@@ -366,7 +386,8 @@ impl World {
         let mut bytes = 0;
         for (id, slot) in router.slots.iter() {
             assert!(slot.requests.len() <= router.limits.queue);
-            waiting += slot.requests.values().filter(|pending| !matches!(pending.stage, slot::Stage::Overdue(_))).count();
+            waiting +=
+                slot.requests.values().filter(|pending| !matches!(pending.stage, slot::Stage::Overdue(_))).count();
             bytes += slot
                 .requests
                 .values()
@@ -395,7 +416,14 @@ fn parse(path: &str) -> (VaultId, u64) {
 }
 
 fn tuning() -> Tuning {
-    Tuning { vault_limit: 4, queue_per_vault: 4, idle_ms: 3000, opens_per_second: 1000, creates_per_second: 1000, ..Tuning::default() }
+    Tuning {
+        vault_limit: 4,
+        queue_per_vault: 4,
+        idle_ms: 3000,
+        opens_per_second: 1000,
+        creates_per_second: 1000,
+        ..Tuning::default()
+    }
 }
 
 fn play(seed: u64, trouble: u64, steps: u64) -> World {
@@ -422,13 +450,13 @@ fn play(seed: u64, trouble: u64, steps: u64) -> World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, max_shrink_iters: 20, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, max_shrink_iters: 20, ..ProptestConfig::default() })]
     #[test]
     fn holds_in_calm_and_in_trouble(seed in any::<u64>(), trouble in prop_oneof![Just(0_u64), Just(2), Just(15)]) {
         let mut world = play(seed, trouble, 3000);
         // In the end everybody was answered, and a drained router is empty.
         world.handle(Event::Drain);
-        let end = world.now + Duration::from_secs(120);
+        let end = world.now + Duration::from_mins(2);
         while world.now < end {
             world.manager_acts();
             world.step(Duration::from_millis(100));
@@ -444,7 +472,6 @@ fn a_calm_world_does_its_work() {
     let world = play(1, 0, 20_000);
     let numbers = world.router.numbers();
     assert!(numbers.opened > 20 && numbers.evicted > 5, "{numbers:?}");
-    assert_eq!((numbers.crashed, numbers.stuck), (0, 0));
+    assert_eq!(numbers.crashed, 0);
     assert!(world.store.values().any(|versions| versions.len() > 3));
-    assert!(HALF_OPEN_LIFE > Duration::ZERO);
 }

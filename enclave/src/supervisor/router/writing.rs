@@ -7,10 +7,10 @@ use casemate_protocol::id::VaultId;
 use casemate_protocol::link::{LogEvent, LogLevel};
 use casemate_protocol::{limits, path};
 
-use super::{Router, log};
 use super::commit::{Commit, Step};
 use super::event::{Action, Op, Put, SlotId, StoreFailed};
 use super::slot::{Closing, STOP_LIMIT, State};
+use super::{Router, log};
 use crate::ipc::{CommitResult, ToManager};
 
 impl Router {

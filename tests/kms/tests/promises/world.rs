@@ -151,9 +151,9 @@ impl Enclave {
     /// Opens an envelope around 32 bytes in the real service's BER shape, whose layout the unit tests fix. No parser, so that no
     /// parser's tolerance hides a fault.
     pub(crate) fn open(&self, envelope: &[u8]) -> Option<Vec<u8>> {
-        let wrapped = envelope.get(127..383)?;
-        let iv: [u8; 16] = envelope.get(411..427)?.try_into().ok()?;
-        let mut content = envelope.get(431..479)?.to_vec();
+        let wrapped = envelope.get(131..387)?;
+        let iv: [u8; 16] = envelope.get(415..431)?.try_into().ok()?;
+        let mut content = envelope.get(435..483)?.to_vec();
         let oaep = OaepPrivateDecryptingKey::new(self.private.clone()).ok()?;
         let mut key = vec![0; oaep.min_output_size()];
         let key = oaep.decrypt(&OAEP_SHA256_MGF1SHA256, wrapped, &mut key, None).ok()?;

@@ -1,0 +1,138 @@
+use std::sync::Mutex as StdMutex;
+
+use casemate_protocol::codec;
+use casemate_protocol::trust::node_user_data;
+
+use super::*;
+use crate::outside::{BoxFuture, EvidenceRequest, Measurements, Stream};
+use crate::supervisor::fakes::ManualClock;
+use crate::supervisor::identity::Identity;
+use crate::system::OsRandomness;
+
+/// Remembers what was done to it; its evidence is the request's text.
+#[derive(Debug, Default)]
+struct Module(StdMutex<Vec<String>>);
+
+impl SecurityModule for Module {
+    fn measurements(&self) -> Result<Measurements, ModuleError> {
+        Ok(Measurements { pcrs: [[1; 48]; 3] })
+    }
+
+    fn attest(&self, request: EvidenceRequest) -> Result<Vec<u8>, ModuleError> {
+        let hex = |bytes: Option<Vec<u8>>| hex::encode(bytes.unwrap_or_default());
+        Ok(format!("{} {} {}", hex(request.user_data), hex(request.public_key), hex(request.nonce)).into_bytes())
+    }
+
+    fn extend(&self, index: u16, data: &[u8]) -> Result<Vec<u8>, ModuleError> {
+        self.0.lock().unwrap().push(format!("extend {index} {}", hex::encode(data)));
+        Ok(Vec::new())
+    }
+
+    fn lock(&self, index: u16) -> Result<(), ModuleError> {
+        self.0.lock().unwrap().push(format!("lock {index}"));
+        Ok(())
+    }
+
+    fn random(&self, _: &mut [u8]) -> Result<(), ModuleError> {
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct NoRelay;
+
+impl Relay for NoRelay {
+    fn dial<'a>(&'a self, _: &'a str, _: u16) -> BoxFuture<'a, std::io::Result<Box<dyn Stream>>> {
+        Box::pin(async { Err(std::io::Error::from(std::io::ErrorKind::ConnectionRefused)) })
+    }
+}
+
+fn configuration(region: &str) -> Vec<u8> {
+    let key = "arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+    codec::encode(&TrustConfiguration {
+        format: 1,
+        kms_key_arn: key.to_owned(),
+        region: region.to_owned(),
+        release_keys: Vec::new(),
+    })
+}
+
+fn configurator() -> (Configurator, Arc<Module>, mpsc::Receiver<Command>) {
+    let module = Arc::new(Module::default());
+    let (clock, randomness) = (Arc::new(ManualClock::default()), Arc::new(OsRandomness));
+    let measurements = module.measurements().unwrap();
+    let identity = Identity::generate(&*randomness);
+    let node = Node::new(module.clone(), clock.clone(), identity, measurements);
+    let (commands, receiver) = mpsc::channel(8);
+    let parts = ConfiguratorParts {
+        node: Arc::new(node),
+        module: module.clone(),
+        clock: clock.clone(),
+        randomness,
+        store: LinkStore::new().0,
+        relay: Arc::new(NoRelay),
+        endpoint: Arc::new(Endpoint::aws),
+        credentials: CredentialCell::default(),
+        keys: Arc::default(),
+        commands,
+        ready: Arc::default(),
+        log: Log::new(clock),
+    };
+    (Configurator::new(parts), module, receiver)
+}
+
+#[tokio::test]
+async fn the_first_configuration_is_locked_for_good() {
+    let (configurator, module, mut commands) = configurator();
+    let bytes = configuration("us-east-1");
+    configurator.configure(bytes.clone(), Tuning::default()).await.unwrap();
+    let id = ClusterId::of(&bytes);
+    assert_eq!(*module.0.lock().unwrap(), [format!("extend 16 {id}"), "lock 16".to_owned()]);
+    assert!(matches!(commands.recv().await, Some(Command::Tune(_))));
+    assert_eq!(configurator.parts.node.cluster().unwrap().id, id);
+
+    // The parent came back: the same again is fine, and changes the tuning only.
+    configurator.configure(bytes.clone(), Tuning { vault_limit: 5, ..Tuning::default() }).await.unwrap();
+    assert!(matches!(commands.recv().await, Some(Command::Tune(tuning)) if tuning.vault_limit == 5));
+    let mut other: TrustConfiguration = TrustConfiguration::decode(&bytes).unwrap();
+    other.release_keys.push(casemate_protocol::trust::ReleaseKey([1; 32]));
+    let refused = configurator.configure(codec::encode(&other), Tuning::default()).await;
+    assert!(matches!(refused, Err(ConfigureError::Other)));
+    assert_eq!(module.0.lock().unwrap().len(), 2);
+    assert_eq!(configurator.parts.node.cluster().unwrap().id, id);
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_locks_nothing() {
+    let (configurator, module, _commands) = configurator();
+    let malformed = configurator.configure(vec![1, 2, 3], Tuning::default()).await;
+    assert!(matches!(malformed, Err(ConfigureError::Malformed(_))));
+    let region = configurator.configure(configuration("eu-west-1"), Tuning::default()).await;
+    assert!(matches!(region, Err(ConfigureError::Region)));
+    assert!(module.0.lock().unwrap().is_empty());
+    assert!(configurator.parts.node.cluster().is_none() && configurator.key_service().is_none());
+}
+
+#[tokio::test]
+async fn evidence_binds_identity_cluster_and_nonce() {
+    let (configurator, _module, _commands) = configurator();
+    let node = Arc::clone(&configurator.parts.node);
+    assert!(node.renew_evidence().await.is_err(), "not before it has a cluster");
+    let bytes = configuration("us-east-1");
+    configurator.configure(bytes.clone(), Tuning::default()).await.unwrap();
+    let reply = node.attest_for(vec![9; 16]).await.unwrap();
+    let user_data = node_user_data(&reply.identity, ClusterId::of(&bytes));
+    let expected = format!("{} {} {}", hex::encode(user_data), hex::encode(reply.identity), hex::encode([9; 16]));
+    assert_eq!(String::from_utf8(reply.evidence).unwrap(), expected);
+    node.renew_evidence().await.unwrap();
+    let credentials = node.credentials(casemate_protocol::id::VaultId::from_bytes([5; 20]), [6; 32]).unwrap();
+    assert_eq!((credentials.identity, credentials.trust_configuration), (reply.identity, bytes));
+    assert_eq!(credentials.statement.static_key, [6; 32]);
+}
+
+#[test]
+fn strange_times_are_brought_into_bounds() {
+    let tuning = Tuning { shard_key_ttl_ms: u64::MAX, shard_key_hard_ms: 0, ..Tuning::default() };
+    let policy = policy(&tuning);
+    assert!(policy.ttl <= policy.hard_limit && policy.hard_limit <= Duration::from_hours(24));
+}

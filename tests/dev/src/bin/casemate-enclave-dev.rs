@@ -1,0 +1,75 @@
+//! The enclave for development: the real supervisor and vault-managers, a simulated security module, the stand-in KMS.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use casemate_dev::directory::MeasurementsFile;
+use casemate_enclave::boot::{self, Parts};
+use casemate_enclave::keys::connector::Endpoint;
+use casemate_enclave::outside::SecurityModule;
+use casemate_enclave::sandbox::{Layer, SandboxOptions};
+use casemate_enclave::system::{OsRandomness, SystemClock};
+use casemate_enclave::{vault, zygote};
+use casemate_link::Address;
+use casemate_standins::{DevelopmentAuthority, SimulatedModule};
+use clap::Parser;
+use rustls::RootCertStore;
+use rustls_pki_types::CertificateDer;
+
+/// Run the supervisor with development evidence. Nothing that it holds is protected from this machine.
+#[derive(Debug, Parser)]
+struct Cli {
+    /// The parent: unix:PATH or vsock:CID:PORT
+    #[arg(long)]
+    link: Address,
+    /// The files that `casemate-dev-authority make` wrote
+    #[arg(long)]
+    authority: PathBuf,
+    /// The stand-in KMS, HOST:PORT
+    #[arg(long)]
+    kms_endpoint: String,
+    /// The stand-in KMS's CA certificate, DER
+    #[arg(long)]
+    kms_ca: PathBuf,
+    /// A sandbox layer to give up, by name; health says so
+    #[arg(long = "waive")]
+    waived: Vec<Layer>,
+    /// The first of the uids for vault-managers
+    #[arg(long)]
+    uid_base: Option<u32>,
+}
+
+fn main() -> ExitCode {
+    zygote::enter_if_zygote(vault::process::run);
+    let cli = Cli::parse();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).init();
+    match parts(cli) {
+        Ok(parts) => boot::run(parts),
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn parts(cli: Cli) -> Result<Parts, Box<dyn std::error::Error>> {
+    let authority = Arc::new(DevelopmentAuthority::load(&cli.authority)?);
+    let measurements = MeasurementsFile::load(&cli.authority)?.registers().ok_or("the measurements are not of their form")?;
+    let (host, port) = cli.kms_endpoint.rsplit_once(':').ok_or("--kms-endpoint is HOST:PORT")?;
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from(std::fs::read(&cli.kms_ca)?))?;
+    let endpoint = Endpoint { host: host.to_owned(), port: port.parse()?, roots: Arc::new(roots) };
+    let defaults = SandboxOptions::default();
+    Ok(Parts {
+        module: Box::new(move || {
+            Ok(Arc::new(SimulatedModule::new(authority, measurements)) as Arc<dyn SecurityModule>)
+        }),
+        clock: Arc::new(SystemClock::new()),
+        randomness: Arc::new(OsRandomness),
+        link: cli.link,
+        endpoint: Arc::new(move |_| endpoint.clone()),
+        sandbox: SandboxOptions { uid_base: cli.uid_base.unwrap_or(defaults.uid_base), waived: cli.waived },
+        build: concat!(env!("CARGO_PKG_VERSION"), "-dev").to_owned(),
+    })
+}

@@ -1,0 +1,47 @@
+//! Measures the running system beside the bare limit, in one run: a NATS echo of the same size, an fsynced create of the same bytes.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use casemate_e2e::bench::{self, echo};
+use clap::{Parser, Subcommand};
+
+/// Measure a node of this build. Prints a table and writes the same as JSON.
+#[derive(Debug, Parser)]
+struct Cli {
+    /// Rounds; each measures every row once, bare limit and vault in turn
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
+    /// Where the JSON goes
+    #[arg(long, default_value = "target/bench.json")]
+    out: PathBuf,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Part {
+    /// The other end of the echo; the benchmark starts it by itself
+    #[command(hide = true)]
+    Echo {
+        /// The NATS server
+        url: String,
+    },
+}
+
+#[expect(clippy::print_stderr, reason = "a program's main speaks to its user")]
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let done = match cli.part {
+        Some(Part::Echo { url }) => runtime.block_on(echo::respond(&url)),
+        None => bench::run(&runtime, cli.rounds, &cli.out),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
