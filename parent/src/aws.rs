@@ -39,8 +39,11 @@ pub enum ImdsError {
     NotUnderstood,
 }
 
-/// The newest credentials, as a channel that keeps them.
-pub fn source(aws: &Aws) -> (watch::Sender<Option<Arc<AwsCredentials>>>, watch::Receiver<Option<Arc<AwsCredentials>>>) {
+/// The newest credentials; none until the first have come.
+pub type Newest = Option<Arc<AwsCredentials>>;
+
+/// A channel that keeps the newest credentials.
+pub fn source(aws: &Aws) -> (watch::Sender<Newest>, watch::Receiver<Newest>) {
     watch::channel(match aws {
         Aws::Static(credentials) => Some(Arc::new(credentials.clone())),
         Aws::None | Aws::Imds(_) => None,
@@ -48,7 +51,7 @@ pub fn source(aws: &Aws) -> (watch::Sender<Option<Arc<AwsCredentials>>>, watch::
 }
 
 /// Renews the credentials until the task is dropped; with static ones there is nothing to do.
-pub async fn renew(aws: Aws, newest: watch::Sender<Option<Arc<AwsCredentials>>>) {
+pub async fn renew(aws: Aws, newest: watch::Sender<Newest>) {
     let Aws::Imds(endpoint) = aws else {
         // The sender stays, or its receivers would take the parent to be stopping.
         newest.closed().await;

@@ -39,7 +39,7 @@ pub struct Fault {
     pub remedy: &'static str,
 }
 
-fn fault(what: impl ToString, remedy: &'static str) -> Fault {
+fn fault(what: impl std::fmt::Display, remedy: &'static str) -> Fault {
     Fault { what: what.to_string(), remedy }
 }
 
@@ -56,7 +56,8 @@ pub async fn check(config: &Config) -> Vec<Finding> {
 }
 
 async fn nats(config: &Config, cluster: ClusterId) -> Result<String, Fault> {
-    const REMEDY: &str = "See that the server runs, that nats.url is right, and that this node's user may subscribe and publish.";
+    const REMEDY: &str =
+        "See that the server runs, that nats.url is right, and that this node's user may subscribe and publish.";
     let state = Arc::new(NodeState::new(&config.node, cluster));
     let reach = async {
         let client = nats::connect(&config.nats, &config.node, &state, First::Fail).await?;
@@ -72,7 +73,8 @@ async fn nats(config: &Config, cluster: ClusterId) -> Result<String, Fault> {
 }
 
 async fn store(config: &Config) -> Result<String, Fault> {
-    const REMEDY: &str = "See that store.url is right and that this user (or the instance's role) may read, write and delete there.";
+    const REMEDY: &str =
+        "See that store.url is right and that this user (or the instance's role) may read, write and delete there.";
     let timeout = Duration::from_millis(config.tuning.store_timeout_ms);
     let store = ObjectStore::open(&config.store, &config.aws, timeout).map_err(|error| fault(error, REMEDY))?;
     let latency = store.round_trip(&config.node).await.map_err(|error| fault(error, REMEDY))?;

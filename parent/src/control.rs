@@ -60,8 +60,10 @@ impl Control {
 
     /// Configures, then asks every second; returns why the connection is to be given up.
     async fn drive(&self, build: &str) -> String {
-        let configure =
-            ControlCall::Configure { trust_configuration: self.trust_configuration.clone(), tuning: self.tuning.clone() };
+        let configure = ControlCall::Configure {
+            trust_configuration: self.trust_configuration.clone(),
+            tuning: self.tuning.clone(),
+        };
         if let Err(error) = self.enclave.order(&configure, CONFIGURE_DEADLINE).await {
             tracing::error!(%error, "the enclave did not take its configuration");
             self.state.enclave_refused(&error.to_string());

@@ -129,6 +129,9 @@ impl Enclave {
     }
 
     /// Asks for fresh evidence over a nonce.
+    ///
+    /// # Errors
+    /// With the refusal that the asker is to be told.
     pub async fn attest(&self, nonce: Vec<u8>, deadline: Duration) -> Result<AttestReply, Refusal> {
         let unavailable = Refusal::retry(ErrorCode::Unavailable, 1000);
         let Some(requests) = self.requests() else { return Err(unavailable) };

@@ -300,7 +300,7 @@ mod tests {
             ..EnclaveHealth::default()
         };
         Observed {
-            uptime: Duration::from_secs(60),
+            uptime: Duration::from_mins(1),
             draining: false,
             enclave: ObservedEnclave {
                 connected: true,
@@ -323,19 +323,14 @@ mod tests {
 
     #[test]
     fn each_part_alone_decides() {
+        type Case = (fn(&mut Observed, Option<Duration>), Option<Duration>, Reason, Status);
         assert_eq!(verdict(&well()), Verdict { status: Status::Healthy, reasons: Vec::new() });
         let long = |limit: Duration| Some(limit + Duration::from_millis(1));
-        type Case = (fn(&mut Observed, Option<Duration>), Option<Duration>, Reason, Status);
         let kms = |o: &mut Observed, state: &str| o.enclave.health.as_mut().unwrap().kms.state = state.to_owned();
         let cases: [Case; 8] = [
             (|o, _| o.draining = true, None, Reason::Draining, Status::Unhealthy),
             (|o, _| o.enclave.connected = false, None, Reason::EnclaveNotConnected, Status::Unhealthy),
-            (
-                |o, age| o.enclave.last_answer = age,
-                long(ENCLAVE_LIMIT),
-                Reason::EnclaveNotAnswering,
-                Status::Unhealthy,
-            ),
+            (|o, age| o.enclave.last_answer = age, long(ENCLAVE_LIMIT), Reason::EnclaveNotAnswering, Status::Unhealthy),
             (|o, _| o.enclave.requests = false, None, Reason::EnclaveTakesNoRequests, Status::Unhealthy),
             (
                 |o, age| o.enclave.health.as_mut().unwrap().evidence_age_s = age.map(|age| age.as_secs() + 1),

@@ -14,9 +14,13 @@ use clap::{Parser, Subcommand};
 
 /// Bridges NATS and the enclave on the EC2 host.
 #[derive(Parser)]
-#[command(version, about, after_help = "Every key of the configuration can be overridden by an environment variable: \
+#[command(
+    version,
+    about,
+    after_help = "Every key of the configuration can be overridden by an environment variable: \
     nats.url by CASEMATE_NATS_URL, nats.tls.ca by CASEMATE_NATS_TLS_CA; lists are written with commas. \
-    `casemate-parent keys` shows them all.")]
+    `casemate-parent keys` shows them all."
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,

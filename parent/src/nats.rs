@@ -1,6 +1,6 @@
 //! The connection to NATS: how it is made, and how it is known to work.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -104,7 +104,7 @@ pub async fn connect(config: &Nats, node: &str, state: &Arc<NodeState>, first: F
         .map_err(|error| NatsError::Connect { url: config.url.clone(), reason: error.to_string() })
 }
 
-fn file(key: &'static str, path: &PathBuf, reason: &dyn std::fmt::Display) -> NatsError {
+fn file(key: &'static str, path: &Path, reason: &dyn std::fmt::Display) -> NatsError {
     NatsError::File { key, path: path.display().to_string(), reason: reason.to_string() }
 }
 

@@ -67,7 +67,7 @@ impl Relay {
         let target = asked.and_then(|asked| HostPort::new(&asked.host, asked.port));
         target
             .filter(|target| self.kms.allow.contains(target))
-            .ok_or_else(|| RelayError::NotAllowed(shown().chars().filter(|c| c.is_ascii_graphic()).take(100).collect()))
+            .ok_or_else(|| RelayError::NotAllowed(shown().chars().filter(char::is_ascii_graphic).take(100).collect()))
     }
 
     async fn dial(&self, target: &HostPort) -> Result<TcpStream, RelayError> {

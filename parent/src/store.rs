@@ -123,12 +123,8 @@ impl ObjectStore {
                 (Arc::new(local.with_fsync(true)), String::new(), Some(path.clone()))
             }
             Store::S3 { bucket, prefix, region, endpoint } => {
-                let retry = RetryConfig {
-                    backoff: BackoffConfig::default(),
-                    max_retries: 3,
-                    retry_timeout: S3_ATTEMPTS,
-                    ..RetryConfig::default()
-                };
+                let retry =
+                    RetryConfig { backoff: BackoffConfig::default(), max_retries: 3, retry_timeout: S3_ATTEMPTS };
                 let client = ClientOptions::new().with_timeout(S3_ATTEMPT).with_connect_timeout(S3_ATTEMPT);
                 let mut builder = AmazonS3Builder::new()
                     .with_bucket_name(bucket)

@@ -38,7 +38,8 @@ pub(super) enum NodeCommand {
     /// Put a vault out of memory; its next request opens it again
     Evict {
         /// The vault's id
-        vault: VaultId,
+        #[arg(value_name = "VAULT")]
+        resident: VaultId,
         #[command(flatten)]
         socket: Socket,
     },
@@ -66,10 +67,10 @@ impl NodeCommand {
                 let answer = ask(&socket.socket, &json!({ "op": "vaults" }), timeout)?;
                 output.either(&answer, || vault_table(&answer))
             }
-            Self::Evict { vault, socket } => {
-                let question = json!({ "op": "evict", "vault": vault.to_string() });
+            Self::Evict { resident, socket } => {
+                let question = json!({ "op": "evict", "vault": resident.to_string() });
                 let answer = ask(&socket.socket, &question, timeout)?;
-                output.either(&answer, || vec![format!("Evicted {vault}")])
+                output.either(&answer, || vec![format!("Evicted {resident}")])
             }
             Self::Drain { socket } => {
                 let answer = ask(&socket.socket, &json!({ "op": "drain" }), timeout)?;

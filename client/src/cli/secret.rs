@@ -54,8 +54,8 @@ Examples:
     /// List secrets by name
     List {
         /// Only names that begin so
-        #[arg(default_value = "")]
-        prefix: String,
+        #[arg(value_name = "PREFIX", default_value = "")]
+        beginning: String,
     },
     /// Delete a secret and its history
     Delete {
@@ -87,8 +87,8 @@ impl SecretCommand {
                 })
             }
             Self::Get { name, revision, out } => Context::block_on(get(context, &name, revision, out)),
-            Self::List { prefix } => Context::block_on(async {
-                let entries = context.open().await?.secret_list(&prefix).await?;
+            Self::List { beginning } => Context::block_on(async {
+                let entries = context.open().await?.secret_list(&beginning).await?;
                 show(context, "secrets", &entries)
             }),
             Self::Delete { name, if_revision } => Context::block_on(async {

@@ -113,7 +113,10 @@ impl Managers {
                     (Some(exit), _) => Some(Heard::Exited(said.slot, exit)),
                     // It is ending: the zygote says how.
                     (None, SocketError::Closed) => None,
-                    (None, _) => Some(Heard::Broken(said.slot)),
+                    (None, _) => {
+                        tracing::warn!(%error, "a vault-manager's socket is broken");
+                        Some(Heard::Broken(said.slot))
+                    }
                 }
             }
         }

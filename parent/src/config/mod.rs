@@ -442,9 +442,8 @@ fn aws(settings: &Settings) -> Result<Aws, ConfigError> {
     };
     let secret = |text: &str| printable(text).map(|text| Secret::new(text.into_bytes()));
     let access_key_id = settings.text("aws", "access_key_id", printable)?;
-    let source = settings.text("aws", "source", |text| {
-        ["none", "static", "imds"].contains(&text).then(|| text.to_owned())
-    })?;
+    let source =
+        settings.text("aws", "source", |text| ["none", "static", "imds"].contains(&text).then(|| text.to_owned()))?;
     let default = if access_key_id.is_some() { "static" } else { "none" };
     match source.as_deref().unwrap_or(default) {
         "static" => Ok(Aws::Static(AwsCredentials {

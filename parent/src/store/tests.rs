@@ -109,8 +109,20 @@ async fn a_damaged_newest_version_is_handed_on_with_what_is_below() {
 async fn paths_outside_are_refused() {
     let (folder, store) = open();
     fs::write(folder.path().join("precious"), "x").unwrap();
-    let wrong =
-        ["", "v1", "v1/", "v2/a", "/v1/a", "v1/../../precious", "v1//a", "v1/a#1", "v1/.a", "v1/A", "health/n", "v1/a b"];
+    let wrong = [
+        "",
+        "v1",
+        "v1/",
+        "v2/a",
+        "/v1/a",
+        "v1/../../precious",
+        "v1//a",
+        "v1/a#1",
+        "v1/.a",
+        "v1/A",
+        "health/n",
+        "v1/a b",
+    ];
     for path in wrong {
         assert!(matches!(store.get(path, 10).await, Err(StoreError::Path)), "{path}");
         assert!(matches!(store.create(path, vec![1]).await, Err(StoreError::Path)), "{path}");

@@ -60,6 +60,13 @@ impl<'a> Forgery<'a> {
         }
     }
 
+    /// Changes any of the public fields.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
+
     /// Changes the certificates above the leaf before they are signed into the document.
     #[must_use]
     pub fn editing_cabundle(mut self, edit: impl FnOnce(&mut Vec<Vec<u8>>) + 'a) -> Self {

@@ -7,7 +7,7 @@ use casemate_protocol::id::VaultId;
 use casemate_protocol::link::{LogEvent, LogLevel, VersionObject};
 
 use super::event::{Action, ManagerExit, Op, RequestId, SlotId, StoreFailed};
-use super::slot::{Closing, HalfOpen, Newest, Pending, RETRY_MS, STOP_LIMIT, Slot, Stage, State};
+use super::slot::{Closing, HalfOpen, Pending, RETRY_MS, STOP_LIMIT, Slot, Stage, State};
 use super::{CLOSING_SLOTS, GENERATION, Router, log};
 use crate::ipc::{FromManager, Notice, ToManager};
 
@@ -29,24 +29,22 @@ impl Router {
             return self.refuse(id, Refusal::retry(ErrorCode::Busy, RETRY_MS), out);
         }
         let op = self.op();
-        let nothing = self.negative.holds(vault, now);
-        let newest = if nothing { Newest::Known(None) } else { Newest::Asked(op) };
-        let slot = self.slots.insert(Slot::new(vault, newest, now));
+        let slot = self.slots.insert(Slot::new(vault, op, now));
         self.vaults.insert(vault, slot);
         self.half_open.push_back(slot);
+        // Together: which of the two takes longer does not matter.
         out.push(Action::Spawn { slot, memory_bytes: self.limits.vault_memory_bytes });
-        if !nothing {
+        if self.negative.holds(vault, now) {
+            self.start(slot, None, now, out);
+        } else {
             out.push(Action::LoadNewest { slot, op, vault });
         }
         self.enqueue(slot, id, pending, now, out);
     }
 
-    pub(super) fn spawned(&mut self, slot_id: SlotId, pid: u32, out: &mut Vec<Action>) {
-        let Some(slot) = self.touch(slot_id) else { return };
-        slot.pid = Some(pid);
-        if let State::HalfOpen(HalfOpen::Preparing { spawned, .. }) = &mut slot.state {
-            *spawned = true;
-            self.start(slot_id, out);
+    pub(super) fn spawned(&mut self, slot_id: SlotId, pid: u32) {
+        if let Some(slot) = self.slots.get_mut(slot_id) {
+            slot.pid = Some(pid);
         }
     }
 
@@ -60,35 +58,48 @@ impl Router {
     ) {
         let Some(slot) = self.touch(slot_id) else { return };
         let vault = slot.vault;
-        let State::HalfOpen(HalfOpen::Preparing { newest, .. }) = &mut slot.state else { return };
-        if !matches!(newest, Newest::Asked(asked) if *asked == op) {
-            return;
+        match slot.state {
+            State::HalfOpen(HalfOpen::Preparing { asked, .. }) if asked == op => {}
+            _ => return,
         }
-        let Ok(found) = result else {
+        let Ok(newest) = result else {
             log(LogLevel::Warn, LogEvent::StoreFailed, None, out);
             return self.kill(slot_id, Some(&Refusal::retry(ErrorCode::Unavailable, 1000)), out);
         };
-        let nothing = found.is_none();
-        *newest = Newest::Known(found);
-        if nothing {
+        if newest.is_none() {
             self.negative.insert(vault, now);
         }
-        self.start(slot_id, out);
+        self.start(slot_id, newest, now, out);
     }
 
-    /// Tells the process who it is, once it is there and the newest object is known.
-    fn start(&mut self, slot_id: SlotId, out: &mut Vec<Action>) {
+    /// Tells the process who it is. Its socket is there before it is.
+    fn start(&mut self, slot_id: SlotId, newest: Option<VersionObject>, now: Duration, out: &mut Vec<Action>) {
         let versions_kept = self.limits.versions_kept;
         let Some(slot) = self.touch(slot_id) else { return };
-        let State::HalfOpen(HalfOpen::Preparing { spawned: true, newest: Newest::Known(newest) }) = &mut slot.state
-        else {
-            return;
-        };
-        let newest = newest.take();
+        let State::HalfOpen(HalfOpen::Preparing { static_key, .. }) = slot.state else { return };
         slot.committed = newest.as_ref().map_or(0, |newest| newest.version);
         slot.state = State::HalfOpen(HalfOpen::Starting);
         let message = ToManager::Start { vault: slot.vault, newest, versions_kept, generation: GENERATION };
         out.push(Action::Send { slot: slot_id, message });
+        if let Some(static_key) = static_key {
+            self.ready(slot_id, static_key, now, out);
+        }
+    }
+
+    /// The process says that it is ready: once.
+    fn ready(&mut self, slot_id: SlotId, key: [u8; 32], now: Duration, out: &mut Vec<Action>) {
+        let Some(slot) = self.touch(slot_id) else { return };
+        match &mut slot.state {
+            State::HalfOpen(HalfOpen::Preparing { static_key: static_key @ None, .. }) => *static_key = Some(key),
+            State::HalfOpen(HalfOpen::Starting) => {
+                slot.state = State::HalfOpen(HalfOpen::Ready { static_key: key });
+                self.deliver_waiting(slot_id, now, out);
+            }
+            State::HalfOpen(HalfOpen::Preparing { .. } | HalfOpen::Ready { .. })
+            | State::Opening(_)
+            | State::Open { .. }
+            | State::Closing(_) => self.violation(slot_id, "a second ready", out),
+        }
     }
 
     pub(super) fn manager_said(&mut self, slot_id: SlotId, message: FromManager, now: Duration, out: &mut Vec<Action>) {
@@ -97,13 +108,7 @@ impl Router {
             return;
         }
         match message {
-            FromManager::Ready { static_key } => {
-                if !matches!(slot.state, State::HalfOpen(HalfOpen::Starting)) {
-                    return self.violation(slot_id, out);
-                }
-                slot.state = State::HalfOpen(HalfOpen::Ready { static_key });
-                self.deliver_waiting(slot_id, now, out);
-            }
+            FromManager::Ready { static_key } => self.ready(slot_id, static_key, now, out),
             FromManager::Reply { id, frame } => self.replied(slot_id, id, frame, out),
             FromManager::Open { create } => self.open(slot_id, create, now, out),
             FromManager::Commit { version, object } => self.commit(slot_id, version, object, now, out),
@@ -127,12 +132,14 @@ impl Router {
     }
 
     /// A vault-manager broke the rules of its socket: it is compromised or at fault, and in both cases not to be believed further.
-    pub(super) fn violation(&mut self, slot_id: SlotId, out: &mut Vec<Action>) {
+    pub(super) fn violation(&mut self, slot_id: SlotId, what: &'static str, out: &mut Vec<Action>) {
         let Some(slot) = self.touch(slot_id) else { return };
         if matches!(slot.state, State::Closing(_)) {
             // A socket that breaks while its process ends is no news.
             return;
         }
+        // For development; the parent gets the fixed word below.
+        tracing::warn!(what, "a vault-manager broke the rules");
         log(LogLevel::Error, LogEvent::ManagerProtocol, None, out);
         self.counters.crashed += 1;
         self.kill(slot_id, None, out);

@@ -132,11 +132,11 @@ impl Router {
             Event::Request { id, vault, remaining, kind, frame } => {
                 self.request(id, vault, remaining, kind, frame, now, out);
             }
-            Event::Spawned { slot, pid } => self.spawned(slot, pid, out),
+            Event::Spawned { slot, pid } => self.spawned(slot, pid),
             Event::SpawnFailed { slot } => self.spawn_failed(slot, now, out),
             Event::Exited { slot, exit } => self.exited(slot, exit, now, out),
             Event::FromManager { slot, message } => self.manager_said(slot, message, now, out),
-            Event::Broken { slot } => self.violation(slot, out),
+            Event::Broken { slot } => self.violation(slot, "a broken socket", out),
             Event::Newest { slot, op, result } => self.newest(slot, op, result, now, out),
             Event::Loaded { slot, op, result } => self.loaded(slot, op, result, now, out),
             Event::VaultKey { slot, op, result } => self.vault_key(slot, op, result, now, out),

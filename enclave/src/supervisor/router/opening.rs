@@ -20,7 +20,7 @@ impl Router {
             State::Closing(_) => return,
             State::HalfOpen(HalfOpen::Preparing { .. } | HalfOpen::Starting)
             | State::Opening(_)
-            | State::Open { .. } => return self.violation(slot_id, out),
+            | State::Open { .. } => return self.violation(slot_id, "an open out of turn", out),
         };
         let vault = slot.vault;
         if let Err(refusal) = self.admit(create, reload, now, out) {

@@ -116,7 +116,7 @@ impl Router {
             // Its caller was told already.
             Some(Stage::Overdue(_)) => self.forget(slot_id, id),
             // A number that it was never given.
-            Some(Stage::Waiting) | None => self.violation(slot_id, out),
+            Some(Stage::Waiting) | None => self.violation(slot_id, "a reply to no request", out),
         }
     }
 

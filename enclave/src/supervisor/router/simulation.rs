@@ -102,6 +102,15 @@ impl World {
         self.coming.insert((self.now + after, self.order), event);
     }
 
+    /// A process has ended: nothing of it is heard any more.
+    fn gone(&mut self, slot: SlotId) -> bool {
+        self.coming.retain(|_, event| match event {
+            Event::Spawned { slot: other, .. } | Event::FromManager { slot: other, .. } => *other != slot,
+            _ => true,
+        });
+        self.managers.remove(&slot).is_some()
+    }
+
     /// Latency of the outside: mostly short, sometimes longer than any time-out.
     fn latency(&mut self) -> u64 {
         if self.dice.chance(self.trouble) { 12_000 } else { 5 }
@@ -164,6 +173,10 @@ impl World {
                     let silent = self.dice.chance(self.trouble);
                     self.managers.insert(slot, (vault, Manager { silent, ..Manager::default() }));
                     self.later(5, Event::Spawned { slot, pid: slot.0 + 100 });
+                    if !silent {
+                        // Its word may come before the zygote's, and before it was told anything.
+                        self.later(8, Event::FromManager { slot, message: FromManager::Ready { static_key: [9; 32] } });
+                    }
                 }
             }
             Action::Send { slot, message } => self.manager_hears(slot, message),
@@ -173,7 +186,7 @@ impl World {
                 }
             }
             Action::Kill { slot } => {
-                if self.managers.remove(&slot).is_some() {
+                if self.gone(slot) {
                     self.later(20, Event::Exited { slot, exit: ManagerExit::Signal(9) });
                 }
             }
@@ -261,9 +274,6 @@ impl World {
             ToManager::Start { newest, .. } => {
                 manager.started = true;
                 manager.committed = newest.map_or(0, |newest| newest.version);
-                if !manager.silent {
-                    self.later(5, Event::FromManager { slot, message: FromManager::Ready { static_key: [9; 32] } });
-                }
             }
             ToManager::Request { id, .. } => {
                 assert!(manager.started && !manager.stopping, "a request to a process that does not take any");
@@ -296,7 +306,7 @@ impl World {
         if self.dice.chance(self.trouble) {
             match self.dice.roll(5) {
                 0 => {
-                    self.managers.remove(&slot);
+                    self.gone(slot);
                     return self.handle(Event::Exited { slot, exit: ManagerExit::Status(1) });
                 }
                 1 => return self.handle(Event::Broken { slot }),
@@ -334,7 +344,7 @@ impl World {
                 }
             }
             _ if manager.stopping && manager.held.is_empty() && !manager.committing => {
-                self.managers.remove(&slot);
+                self.gone(slot);
                 return self.handle(Event::Exited { slot, exit: ManagerExit::Status(0) });
             }
             _ => match manager.held.pop() {
@@ -358,11 +368,6 @@ impl World {
                     self.puts_under_way.values_mut().for_each(|under_way| {
                         under_way.remove(op);
                     });
-                }
-                if let Event::Spawned { slot, .. } = &event
-                    && !self.managers.contains_key(slot)
-                {
-                    return;
                 }
                 self.handle(event);
             }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use casemate_protocol::error::{ErrorCode, Refusal};
 use casemate_protocol::frame::DeviceFrameKind;
 use casemate_protocol::id::VaultId;
-use casemate_protocol::link::VersionObject;
 
 use super::commit::Commit;
 use super::event::{Loaded, Op, RequestId, SlotId};
@@ -74,15 +73,15 @@ pub(super) enum State {
     Closing(Closing),
 }
 
-/// The steps of a half-open vault.
+/// The steps of a half-open vault. The process says that it is ready without being asked, and may do so before it is told who it is.
 #[derive(Debug)]
 pub(super) enum HalfOpen {
-    /// Process and newest object are on their way.
+    /// The newest object is on its way.
     Preparing {
-        /// Whether the process is there.
-        spawned: bool,
-        /// The newest object, once known.
-        newest: Newest,
+        /// The call to the store.
+        asked: Op,
+        /// The static key of a process that was quicker.
+        static_key: Option<[u8; 32]>,
     },
     /// The process was told who it is.
     Starting,
@@ -91,15 +90,6 @@ pub(super) enum HalfOpen {
         /// Its static key.
         static_key: [u8; 32],
     },
-}
-
-/// The newest object of a vault.
-#[derive(Debug)]
-pub(super) enum Newest {
-    /// Asked for by this call.
-    Asked(Op),
-    /// As the store showed it; none when it has none.
-    Known(Option<VersionObject>),
 }
 
 /// Opening: load, then key.
@@ -189,11 +179,11 @@ impl Pending {
 }
 
 impl Slot {
-    /// A slot for `vault`, whose process and newest object are on their way.
-    pub(super) fn new(vault: VaultId, newest: Newest, now: Duration) -> Self {
+    /// A slot for `vault`, whose process is on its way, and whose newest object was asked for by this call.
+    pub(super) fn new(vault: VaultId, asked: Op, now: Duration) -> Self {
         Self {
             vault,
-            state: State::HalfOpen(HalfOpen::Preparing { spawned: false, newest }),
+            state: State::HalfOpen(HalfOpen::Preparing { asked, static_key: None }),
             requests: BTreeMap::new(),
             waiting: VecDeque::new(),
             bytes: 0,

@@ -154,9 +154,9 @@ fn from_hello_to_reply() {
     let slot = stage.slot(a);
     assert!(stage.has(|action| matches!(action, Action::Spawn { .. })), "process and object are fetched together");
     let op = stage.op();
-    stage.event(Event::Newest { slot, op, result: Ok(Some(VersionObject { version: 3, bytes: vec![3] })) });
-    assert!(stage.out.is_empty());
     stage.event(Event::Spawned { slot, pid: 7 });
+    assert!(stage.out.is_empty());
+    stage.event(Event::Newest { slot, op, result: Ok(Some(VersionObject { version: 3, bytes: vec![3] })) });
     assert!(
         stage.has(|action| matches!(action, Action::Send { message: ToManager::Start { newest: Some(_), .. }, .. }))
     );
@@ -186,6 +186,20 @@ fn from_hello_to_reply() {
 }
 
 #[test]
+fn a_process_may_be_ready_before_the_store_answers() {
+    let mut stage = Stage::small();
+    let hello = stage.request(vault(1), Hello);
+    let (slot, op) = (stage.slot(vault(1)), stage.op());
+    stage.from(slot, FromManager::Ready { static_key: [8; 32] });
+    assert!(stage.out.is_empty());
+    stage.event(Event::Newest { slot, op, result: Ok(None) });
+    assert!(stage.has(|action| matches!(action, Action::SendHello { id, .. } if *id == hello)));
+    assert!(matches!(stage.out[0], Action::Send { message: ToManager::Start { .. }, .. }), "first who it is");
+    stage.from(slot, FromManager::Ready { static_key: [8; 32] });
+    assert!(stage.is_killed(slot), "once");
+}
+
+#[test]
 fn a_session_without_a_process_is_unknown_and_makes_none() {
     let mut stage = Stage::small();
     for kind in [Finish, Sealed] {
@@ -211,7 +225,6 @@ fn an_id_without_objects_is_read_once() {
         "the negative cache stands in for the store"
     );
     let slot = stage.slot(a);
-    stage.event(Event::Spawned { slot, pid: 7 });
     assert!(stage.has(|action| matches!(action, Action::Send { message: ToManager::Start { newest: None, .. }, .. })));
     stage.from(slot, FromManager::Ready { static_key: [8; 32] });
     stage.from(slot, FromManager::Reply { id: hello, frame: vec![2] });

@@ -30,7 +30,7 @@ impl Router {
             && slot.late_put.is_none();
         let is_next = version > slot.committed && (1..=limits::OBJECT_BYTES).contains(&object.len());
         if !may_write || !is_next {
-            return self.violation(slot_id, out);
+            return self.violation(slot_id, "a commit out of turn", out);
         }
         let (path, bytes) = (path::vault_version(slot.vault, version), Bytes::from(object));
         let commit = Commit::begin(version, path.clone(), bytes.clone(), timeout, now, op);
@@ -120,7 +120,7 @@ impl Router {
     pub(super) fn collect(&mut self, slot_id: SlotId, below: u64, out: &mut Vec<Action>) {
         match self.deletable(slot_id) {
             Some((vault, committed)) if below <= committed => out.push(Action::Collect { vault, below }),
-            Some(_) => self.violation(slot_id, out),
+            Some(_) => self.violation(slot_id, "a deletion of what is not superseded", out),
             None => {}
         }
     }
@@ -129,7 +129,7 @@ impl Router {
     pub(super) fn purge(&mut self, slot_id: SlotId, tombstone: u64, out: &mut Vec<Action>) {
         match self.deletable(slot_id) {
             Some((vault, committed)) if tombstone == committed => out.push(Action::Purge { vault, tombstone }),
-            Some(_) => self.violation(slot_id, out),
+            Some(_) => self.violation(slot_id, "a deletion of what is not superseded", out),
             None => {}
         }
     }

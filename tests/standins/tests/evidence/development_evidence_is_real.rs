@@ -12,7 +12,8 @@ use crate::{NOW_UNIX, PCRS, document, policy};
 fn honest_evidence_is_believed_in_each_shape() {
     let authority = DevelopmentAuthority::new();
     for (indefinite, tagged) in [(true, false), (true, true), (false, false), (false, true)] {
-        let evidence = Forgery { indefinite, tagged, ..Forgery::of(&authority, document()) }.build();
+        let forgery = Forgery::of(&authority, document());
+        let evidence = forgery.with(|forgery| (forgery.indefinite, forgery.tagged) = (indefinite, tagged)).build();
         let claims = verify(&evidence, NOW_UNIX, &policy(&authority)).unwrap();
         assert_eq!(claims.platform, Platform::Nitro);
         assert_eq!(claims.measurements.pcr0, PCRS[0]);

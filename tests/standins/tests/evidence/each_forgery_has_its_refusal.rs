@@ -35,9 +35,7 @@ fn chain(refusal: Refusal) -> ChainError {
 }
 
 fn with_leaf(forgery: Forgery<'_>, change: impl FnOnce(&mut LeafPlan)) -> Forgery<'_> {
-    let mut leaf = forgery.leaf;
-    change(&mut leaf);
-    Forgery { leaf, ..forgery }
+    forgery.with(|forgery| change(&mut forgery.leaf))
 }
 
 fn field<'a>(fields: &'a mut [PayloadField], name: &str) -> &'a mut Value {
@@ -82,7 +80,7 @@ fn a_leaf_that_is_an_authority() {
 
 #[test]
 fn a_leaf_of_the_same_issuer_but_of_another_key() {
-    let refusal = refusal_of(|forgery| Forgery { swapped_leaf: true, ..forgery });
+    let refusal = refusal_of(|forgery| forgery.with(|forgery| forgery.swapped_leaf = true));
     assert_eq!(refusal, Refusal::Signature);
 }
 
@@ -90,7 +88,7 @@ fn a_leaf_of_the_same_issuer_but_of_another_key() {
 fn a_leaf_of_another_authority_of_the_same_name() {
     let impostor = DevelopmentAuthority::new();
     let authority = DevelopmentAuthority::new();
-    let evidence = Forgery { leaf_issuer: &impostor, ..Forgery::of(&authority, document()) }.build();
+    let evidence = Forgery::of(&authority, document()).with(|forgery| forgery.leaf_issuer = &impostor).build();
     let refusal = verify(&evidence, NOW_UNIX, &policy(&authority)).unwrap_err();
     assert_eq!(chain(refusal), ChainError::Signature);
 }
@@ -194,7 +192,7 @@ fn a_leaf_that_issues_a_leaf() {
 
 #[test]
 fn another_algorithm() {
-    let refusal = refusal_of(|forgery| Forgery { algorithm: Algorithm::ES256, ..forgery });
+    let refusal = refusal_of(|forgery| forgery.with(|forgery| forgery.algorithm = Algorithm::ES256));
     assert_eq!(refusal, Refusal::Envelope(EnvelopeError::Algorithm { found: -7 }));
 }
 
@@ -222,7 +220,8 @@ fn an_emulators_document() {
     let zeros = || vec![0; 64];
     let emulated = |algorithm| {
         refusal_of(move |forgery| {
-            Forgery { algorithm, indefinite: false, ..forgery }
+            forgery
+                .with(|forgery| (forgery.algorithm, forgery.indefinite) = (algorithm, false))
                 .editing_cabundle(move |bundle| *bundle = vec![zeros()])
                 .editing_fields(move |fields| *field(fields, "certificate") = Value::Bytes(zeros()))
                 .editing_signature(move |signature| *signature = zeros())
@@ -325,7 +324,7 @@ fn a_document_that_is_too_old() {
 fn a_document_from_the_future() {
     let authority = DevelopmentAuthority::new();
     let long = LeafPlan { validity: Validity::LONG, ..LeafPlan::honest(NOW_UNIX) };
-    let evidence = Forgery { leaf: long, ..Forgery::of(&authority, document()) }.build();
+    let evidence = Forgery::of(&authority, document()).with(|forgery| forgery.leaf = long).build();
     let policy = policy(&authority);
     assert!(verify(&evidence, NOW_UNIX - 10, &policy).is_ok(), "within the skew");
     let refusal = verify(&evidence, NOW_UNIX - 11, &policy).unwrap_err();

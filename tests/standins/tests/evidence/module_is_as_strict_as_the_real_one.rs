@@ -32,7 +32,7 @@ fn request() -> EvidenceRequest {
 }
 
 fn claims(authority: &DevelopmentAuthority, evidence: &[u8]) -> Claims {
-    authenticate(evidence, NOW_UNIX, &authority.anchor()).unwrap().into_claims()
+    authenticate(evidence, NOW_UNIX, &authority.anchor()).expect("authentic evidence").into_claims()
 }
 
 #[test]
