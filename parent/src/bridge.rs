@@ -312,8 +312,10 @@ pub async fn take_connections(
             // The enclave makes no calls here; each is let go, which answers it.
             while incoming.recv().await.is_some() {}
             let reason = closed.wait().await;
-            if enclave.dismiss(&caller) {
-                state.set_requests(false);
+            let was_current = enclave.dismiss(&caller);
+            // Also when a newer boot took its place: that one's connection may not be there yet.
+            state.set_requests(enclave.requests().is_some());
+            if was_current {
                 tracing::warn!(%reason, "the enclave's requests connection ended");
             }
         });

@@ -28,6 +28,8 @@ use crate::store::ObjectStore;
 pub const BUILD: &str = concat!("casemate-parent ", env!("CARGO_PKG_VERSION"));
 /// Connections that have not said hello yet.
 const KNOCKING: usize = 64;
+/// Evidence asked for at the same time: strangers may ask, and must not fill the window of those who are known.
+const ATTESTS: usize = 32;
 /// Longest wait after a failed accept: out of descriptors, usually.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -35,8 +37,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 pub type BootId = [u8; 16];
 
 /// The connections of the enclave that is there now.
-#[derive(Debug, Default)]
-pub struct Enclave(Mutex<Current>);
+#[derive(Debug)]
+pub struct Enclave {
+    current: Mutex<Current>,
+    attests: Semaphore,
+}
+
+impl Default for Enclave {
+    fn default() -> Self {
+        Self { current: Mutex::default(), attests: Semaphore::new(ATTESTS) }
+    }
+}
 
 #[derive(Debug, Default)]
 struct Current {
@@ -65,7 +76,7 @@ pub enum OrderError {
 
 impl Enclave {
     fn current(&self) -> MutexGuard<'_, Current> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The connection for devices' requests.
@@ -134,6 +145,7 @@ impl Enclave {
     /// With the refusal that the asker is to be told.
     pub async fn attest(&self, nonce: Vec<u8>, deadline: Duration) -> Result<AttestReply, Refusal> {
         let unavailable = Refusal::retry(ErrorCode::Unavailable, 1000);
+        let Ok(_place) = self.attests.try_acquire() else { return Err(Refusal::retry(ErrorCode::Busy, 100)) };
         let Some(requests) = self.requests() else { return Err(unavailable) };
         let call = codec::encode(&RequestCall::Attest { nonce });
         let reply = match requests.call(call.into(), deadline).await {

@@ -177,7 +177,7 @@ impl Verdict {
 pub fn verdict(observed: &Observed) -> Verdict {
     let mut reasons = Vec::new();
     let fresh = |age: Option<Duration>, limit: Duration| age.is_some_and(|age| age <= limit);
-    if observed.draining {
+    if observed.draining || observed.enclave.health.as_ref().is_some_and(|health| health.draining) {
         reasons.push(Reason::Draining);
     }
     let enclave = &observed.enclave;
@@ -327,8 +327,9 @@ mod tests {
         assert_eq!(verdict(&well()), Verdict { status: Status::Healthy, reasons: Vec::new() });
         let long = |limit: Duration| Some(limit + Duration::from_millis(1));
         let kms = |o: &mut Observed, state: &str| o.enclave.health.as_mut().unwrap().kms.state = state.to_owned();
-        let cases: [Case; 8] = [
+        let cases: [Case; 9] = [
             (|o, _| o.draining = true, None, Reason::Draining, Status::Unhealthy),
+            (|o, _| o.enclave.health.as_mut().unwrap().draining = true, None, Reason::Draining, Status::Unhealthy),
             (|o, _| o.enclave.connected = false, None, Reason::EnclaveNotConnected, Status::Unhealthy),
             (|o, age| o.enclave.last_answer = age, long(ENCLAVE_LIMIT), Reason::EnclaveNotAnswering, Status::Unhealthy),
             (|o, _| o.enclave.requests = false, None, Reason::EnclaveTakesNoRequests, Status::Unhealthy),

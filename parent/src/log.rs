@@ -1,5 +1,7 @@
 //! Where log lines go: the journal under systemd, standard error otherwise.
 
+use std::io::IsTerminal;
+
 use systemd_journal_logger::{JournalLog, connected_to_journal};
 use tracing_subscriber::EnvFilter;
 
@@ -42,6 +44,7 @@ pub fn begin(target: LogTarget, level: tracing::Level) -> Result<(), LogError> {
     let filter = EnvFilter::new(format!("warn,casemate_parent={level},casemate_link={level},enclave={level}"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .try_init()
         .map_err(|_| LogError::Twice)

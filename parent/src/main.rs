@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anstyle::{AnsiColor, Style};
 use casemate_parent::check::{Finding, check};
 use casemate_parent::config::Config;
-use casemate_parent::config::keys::KEYS;
+use casemate_parent::config::keys;
 use casemate_parent::run::{RunError, run};
 use casemate_parent::{log, metric};
 use clap::{Parser, Subcommand};
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.command {
         Some(Command::Keys) => {
-            print_keys();
+            write!(anstream::stdout(), "{}", keys::markdown()).ok();
             return ExitCode::SUCCESS;
         }
         Some(Command::Check) => checked(&arguments.config),
@@ -88,12 +88,4 @@ fn checked(path: &std::path::Path) -> Result<ExitCode, RunError> {
     }
     let is_well = findings.iter().all(|finding| finding.result.is_ok());
     Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn print_keys() {
-    let mut out = anstream::stdout().lock();
-    for key in KEYS {
-        let (path, variable) = (key.path(), key.variable());
-        writeln!(out, "{path:<28} {variable}\n    {} (default: {})", key.allowed, key.default).ok();
-    }
 }

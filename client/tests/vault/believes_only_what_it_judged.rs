@@ -40,6 +40,7 @@ async fn each_lie_is_refused_and_gets_nothing() {
         assert!(!error.remedy().is_empty());
         let VaultError::Distrusted(distrust) = error else { panic!("{lie:?}: {error}") };
         assert!(matches(&distrust), "{lie:?}: {distrust:?}");
-        assert_eq!((fake.inner().hellos, fake.inner().finishes), (1, 0), "{lie:?}");
+        let inner = fake.inner();
+        assert_eq!((inner.hellos, inner.finishes), (1, 0), "{lie:?}");
     }
 }

@@ -27,7 +27,7 @@ use crate::keys::credentials::CredentialCell;
 use crate::keys::ledger::KmsState;
 use crate::outside::{Clock, IamCredentials};
 
-/// How long the hot loop may take for an answer. Health that takes longer is no health.
+/// How long the hot loop may take for an answer, and a vault to close. Health that takes longer is no health.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
 /// How long draining may take.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(90);
@@ -152,7 +152,10 @@ impl Control {
         match self.ask(|answer| Command::Evict(vault, answer)).await {
             Some(true) => ControlReply::Done,
             Some(false) => ControlReply::Refused(ErrorCode::NotFound, "this vault is not open here".to_owned()),
-            None => not_answering(),
+            None => ControlReply::Refused(
+                ErrorCode::Unavailable,
+                "the vault finishes what it has in flight and closes then; ask for the list of vaults".to_owned(),
+            ),
         }
     }
 

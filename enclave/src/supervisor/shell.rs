@@ -47,7 +47,7 @@ pub enum Command {
     Numbers(oneshot::Sender<Numbers>),
     /// Every vault that has a slot.
     Vaults(oneshot::Sender<Vec<VaultView>>),
-    /// Close a vault; says whether there was one.
+    /// Close a vault; says whether there was one, once it is closed.
     Evict(VaultId, oneshot::Sender<bool>),
     /// Drain; says when it is done.
     Drain(oneshot::Sender<()>),
@@ -113,6 +113,8 @@ struct Shell {
     next_request: RequestId,
     actions: Vec<Action>,
     drains: Vec<oneshot::Sender<()>>,
+    /// Operators who wait until a vault is closed. As many as the link's window at most.
+    evictions: Vec<(VaultId, oneshot::Sender<bool>)>,
     is_drained: bool,
     memory: Memory,
 }
@@ -136,6 +138,7 @@ pub async fn run(parts: ShellParts) -> Result<std::convert::Infallible, ShellErr
         next_request: 0,
         actions: Vec::new(),
         drains: Vec::new(),
+        evictions: Vec::new(),
         is_drained: false,
         memory: Memory::default(),
     };
@@ -293,7 +296,11 @@ impl Shell {
                 let _ = answer.send(self.router.vaults(self.clock.monotonic()));
             }
             Command::Evict(vault, answer) => {
-                let _ = answer.send(self.router.holds(vault));
+                if self.router.holds(vault) {
+                    self.evictions.push((vault, answer));
+                } else {
+                    let _ = answer.send(false);
+                }
                 self.event(Event::Evict(vault));
             }
             Command::Drain(answer) => {
@@ -323,6 +330,10 @@ impl Shell {
             for action in std::mem::take(&mut self.actions) {
                 self.perform(action, zygote)?;
             }
+        }
+        let closed = |(vault, _): &mut (VaultId, _)| !self.router.is_closing(*vault);
+        for (_, answer) in self.evictions.extract_if(.., closed) {
+            let _ = answer.send(true);
         }
         Ok(())
     }

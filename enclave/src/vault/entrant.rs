@@ -104,6 +104,7 @@ impl Manager<'_> {
             }
             Phase::Idle(_) | Phase::Committing { .. } => self.admit(entrant),
             Phase::Deleted { .. } => self.turn_away(entrant, ErrorCode::Deleted.into()),
+            Phase::Corrupt => self.turn_away(entrant, ErrorCode::StateCorrupt.into()),
             Phase::Ended => self.turn_away(entrant, Refusal::retry(ErrorCode::Draining, 200)),
         }
     }

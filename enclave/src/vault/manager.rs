@@ -73,6 +73,8 @@ pub(super) enum Phase {
     Committing { vault: Box<OpenVault>, next: Box<Next>, object_bytes: usize, callers: Vec<Caller> },
     /// The vault was deleted: everything is answered so.
     Deleted { head: Option<Head> },
+    /// The newest object is not this vault's, or no object at all: damage or forgery.
+    Corrupt,
     /// Nothing more will be done; the process ends.
     Ended,
 }
@@ -162,7 +164,7 @@ impl<'a> Manager<'a> {
             Some(Ok(header)) => Phase::HalfOpen { newest: Some(Box::new(header)) },
             Some(Err(_)) => {
                 self.out.push(FromManager::Noticed(Notice::StateCorrupt));
-                Phase::HalfOpen { newest: None }
+                Phase::Corrupt
             }
         };
     }
@@ -241,7 +243,7 @@ impl<'a> Manager<'a> {
         match &self.phase {
             Phase::Idle(vault) | Phase::Committing { vault, .. } | Phase::Loading { open: Some(vault), .. } => vault.head(),
             Phase::Deleted { head } => *head,
-            Phase::Loading { open: None, .. } | Phase::HalfOpen { .. } | Phase::Ended => None,
+            Phase::Loading { open: None, .. } | Phase::HalfOpen { .. } | Phase::Corrupt | Phase::Ended => None,
         }
     }
 
@@ -270,7 +272,9 @@ impl<'a> Manager<'a> {
             Phase::Idle(vault) | Phase::Committing { vault, .. } => vault,
             Phase::Loading { .. } => return self.enqueue(pending),
             Phase::Deleted { .. } => return self.refused(&pending, ErrorCode::Deleted.into()),
-            Phase::HalfOpen { .. } | Phase::Ended => return self.refuse(pending.id, ErrorCode::SessionUnknown.into()),
+            Phase::HalfOpen { .. } | Phase::Corrupt | Phase::Ended => {
+                return self.refuse(pending.id, ErrorCode::SessionUnknown.into());
+            }
         };
         match judge(vault, &pending.request) {
             HeadStanding::Known => {}
@@ -362,9 +366,20 @@ impl<'a> Manager<'a> {
                 continue;
             }
             // What was queued while a version was on its way has not been judged against it.
-            if let HeadStanding::Refused(_) | HeadStanding::Newer = judge(&vault, &pending.request) {
-                refused.push((pending, ErrorCode::Moved.into()));
-                continue;
+            match judge(&vault, &pending.request) {
+                HeadStanding::Known => {}
+                // The retry finds an idle vault, and makes it read the store anew.
+                HeadStanding::Newer => {
+                    refused.push((pending, ErrorCode::Moved.into()));
+                    continue;
+                }
+                HeadStanding::Refused(code) => {
+                    if code == ErrorCode::ForkDetected {
+                        self.out.push(FromManager::Noticed(Notice::Fork));
+                    }
+                    refused.push((pending, code.into()));
+                    continue;
+                }
             }
             let context = self.context(pending.device);
             let operation = &pending.request.operation;

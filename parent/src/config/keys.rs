@@ -1,5 +1,7 @@
 //! Every key of the configuration: the table that the reader, the environment and the documentation share.
 
+use std::fmt::Write;
+
 /// A key: where it stands, what it means and what is allowed.
 #[derive(Debug, Clone, Copy)]
 pub struct Key {
@@ -45,7 +47,7 @@ pub const KEYS: &[Key] = &[
     key("nats", "tls.cert", FILE, "-"),
     key("nats", "tls.key", FILE, "-"),
     key("nats", "subscription_capacity", "a number of messages, 64 to 1048576", "8192"),
-    key("link", "listen", "unix:/absolute/path or vsock:CID:PORT (vsock:any:5000)", "vsock:any:5000"),
+    key("link", "listen", "unix:/absolute/path or vsock:CID:PORT (vsock:any:7001)", "vsock:any:7001"),
     key("link", "enclave_cid", "the enclave's context id, 4 to 4294967294", "any enclave"),
     key("store", "url", "file:///absolute/path or s3://bucket/prefix", "required"),
     key("store", "region", "an AWS region", "trust.region"),
@@ -85,4 +87,15 @@ pub const KEYS: &[Key] = &[
 /// When the table has none: a fault of the code, which the tests find.
 pub fn find(section: &str, name: &str) -> &'static Key {
     KEYS.iter().find(|key| key.section == section && key.name == name).expect("every key that is read is in the table")
+}
+
+/// The table of all keys, as `docs/configuration.md` has it.
+pub fn markdown() -> String {
+    let mut table = String::from("| key | variable | allowed | default |\n|---|---|---|---|\n");
+    for key in KEYS {
+        let (path, variable) = (key.path(), key.variable());
+        writeln!(table, "| `{path}` | `{variable}` | {} | {} |", key.allowed, key.default)
+            .expect("writing into memory does not fail");
+    }
+    table
 }

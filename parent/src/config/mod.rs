@@ -241,7 +241,7 @@ impl Config {
             nats: nats(&settings)?,
             listen: settings
                 .text("link", "listen", |text| text.parse().ok())?
-                .unwrap_or(Address::Vsock { cid: u32::MAX, port: 5000 }),
+                .unwrap_or(Address::Vsock { cid: u32::MAX, port: 7001 }),
             enclave_cid: settings
                 .number("link", "enclave_cid", 4, u64::from(u32::MAX) - 1)?
                 .and_then(|cid| u32::try_from(cid).ok()),

@@ -142,3 +142,10 @@ fn no_two_keys_share_a_variable() {
     let variables: BTreeSet<String> = KEYS.iter().map(keys::Key::variable).collect();
     assert_eq!(variables.len(), KEYS.len());
 }
+
+#[test]
+fn the_documentation_has_every_key() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md")).unwrap();
+    let table = keys::markdown();
+    assert!(page.contains(&table), "put into docs/configuration.md what `casemate-parent keys` prints:\n{table}");
+}

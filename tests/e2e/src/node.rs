@@ -365,6 +365,20 @@ target = "terminal"
     }
 }
 
+impl Drop for Node {
+    /// A test that fails shows what the parts said.
+    #[expect(clippy::print_stderr, reason = "a failing test speaks to its developer")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for name in ["nats", "kms", "parent", "enclave"] {
+                let log = fs::read_to_string(self.path(&format!("log/{name}.log"))).unwrap_or_default();
+                let lines: Vec<_> = log.lines().collect();
+                eprintln!("--- the end of the log of {name}:\n{}", lines[lines.len().saturating_sub(20)..].join("\n"));
+            }
+        }
+    }
+}
+
 fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("bound").port()

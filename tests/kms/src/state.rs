@@ -119,7 +119,14 @@ impl KmsKey {
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for StateDir {
+    fn drop(&mut self) {
+        // Closing alone is not enough: a child forked meanwhile by the same process shares the lock until it execs.
+        let _ = self.lock.unlock();
+    }
 }
 
 impl StateDir {
@@ -142,7 +149,7 @@ impl StateDir {
             .open(path.join(LOCK_FILE))
             .map_err(io)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Ok(()) => Ok(Self { path: path.to_owned(), lock }),
             Err(fs::TryLockError::WouldBlock) => Err(StateError::InUse(path.to_owned())),
             Err(fs::TryLockError::Error(source)) => Err(io(source)),
         }

@@ -93,6 +93,7 @@ impl Router {
             State::HalfOpen(HalfOpen::Preparing { static_key: static_key @ None, .. }) => *static_key = Some(key),
             State::HalfOpen(HalfOpen::Starting) => {
                 slot.state = State::HalfOpen(HalfOpen::Ready { static_key: key });
+                slot.made_ready = now.saturating_sub(slot.born);
                 self.deliver_waiting(slot_id, now, out);
             }
             State::HalfOpen(HalfOpen::Preparing { .. } | HalfOpen::Ready { .. })
@@ -197,7 +198,9 @@ impl Router {
 
     pub(super) fn exited(&mut self, slot_id: SlotId, exit: ManagerExit, now: Duration, out: &mut Vec<Action>) {
         let Some(slot) = self.touch(slot_id) else { return };
-        if !matches!(slot.state, State::Closing(_)) {
+        // A process that ends with status 0 said all it had to say: its vault could not be opened, or belongs to another writer.
+        let by_itself = exit == ManagerExit::Status(0);
+        if !by_itself && !matches!(slot.state, State::Closing(_)) {
             self.counters.crashed += 1;
             let (event, value) = match exit {
                 ManagerExit::SandboxKilled => (LogEvent::ManagerSandboxKilled, None),

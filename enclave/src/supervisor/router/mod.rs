@@ -206,6 +206,11 @@ impl Router {
         slot.is_some_and(|slot| !matches!(slot.state, slot::State::Closing(_)))
     }
 
+    /// Whether a vault is on its way out.
+    pub fn is_closing(&self, vault: VaultId) -> bool {
+        self.vaults.contains_key(&vault) && !self.holds(vault)
+    }
+
     /// Whether new work is refused for good.
     pub fn is_draining(&self) -> bool {
         self.draining

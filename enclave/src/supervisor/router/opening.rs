@@ -32,7 +32,8 @@ impl Router {
         let op = self.op();
         let Some(slot) = self.touch(slot_id) else { return };
         let step = OpeningStep::Loading(op);
-        slot.state = State::Opening(Opening { static_key, create, reload, deadline: now + OPENING_LIMIT, step });
+        slot.state =
+            State::Opening(Opening { static_key, create, begun: now, reload, deadline: now + OPENING_LIMIT, step });
         if !reload {
             self.half_open.retain(|half_open| *half_open != slot_id);
         }
@@ -114,12 +115,13 @@ impl Router {
             Err(refusal) => return self.opening_failed(slot_id, refusal, now, out),
         };
         let versions = std::mem::take(&mut loaded.versions);
-        let (static_key, reload) = (opening.static_key, opening.reload);
+        let (static_key, reload, begun) = (opening.static_key, opening.reload, opening.begun);
         slot.committed = versions.last().map_or(0, |newest| newest.version);
         slot.state = State::Open { static_key };
         slot.released = now;
         slot.last_use = now;
-        let cold_start = now.saturating_sub(slot.born);
+        // Our part of it: what the device took for its next message is not counted.
+        let cold_start = slot.made_ready + now.saturating_sub(begun);
         if !reload {
             self.counters.opened += 1;
             let micros = u64::try_from(cold_start.as_micros()).unwrap_or(u64::MAX);

@@ -47,6 +47,8 @@ pub(super) struct Slot {
     pub(super) pid: Option<u32>,
     /// When the slot was taken.
     pub(super) born: Duration,
+    /// How long it took until the process could do handshakes.
+    pub(super) made_ready: Duration,
     /// How long it may be half-open.
     pub(super) half_open_until: Duration,
     /// When a device last asked.
@@ -99,6 +101,8 @@ pub(super) struct Opening {
     pub(super) static_key: [u8; 32],
     /// Whether the vault may be created.
     pub(super) create: bool,
+    /// When it began.
+    pub(super) begun: Duration,
     /// Whether the vault was open before.
     pub(super) reload: bool,
     /// When it is given up.
@@ -192,6 +196,7 @@ impl Slot {
             committed: 0,
             pid: None,
             born: now,
+            made_ready: Duration::ZERO,
             half_open_until: now + HALF_OPEN_LIFE,
             last_use: now,
             released: now,

@@ -399,11 +399,17 @@ fn another_vaults_request_cannot_be_answered() {
 }
 
 #[test]
-fn a_strangers_process_deletes_and_stores_nothing() {
+fn a_strangers_process_stores_nothing_and_deletes_only_behind_a_tombstone() {
     let mut stage = Stage::small();
-    let slot = stage.ready(vault(1));
-    stage.from(slot, FromManager::Purge { tombstone: 3 });
+    stage.request(vault(1), Hello);
+    let slot = stage.slot(vault(1));
+    stage.from(slot, FromManager::Purge { tombstone: 0 });
+    assert!(stage.out.is_empty(), "not before it was told what is there");
+    let slot = stage.ready(vault(2));
+    stage.from(slot, FromManager::Collect { below: 3 });
     assert!(stage.out.is_empty());
+    stage.from(slot, FromManager::Purge { tombstone: 3 });
+    assert!(stage.has(|action| matches!(action, Action::Purge { tombstone: 3, .. })));
     stage.from(slot, FromManager::Commit { version: 4, object: vec![4] });
     assert!(stage.is_killed(slot));
 }

@@ -9,7 +9,7 @@ use casemate_protocol::{limits, path};
 
 use super::commit::{Commit, Step};
 use super::event::{Action, Op, Put, SlotId, StoreFailed};
-use super::slot::{Closing, STOP_LIMIT, State};
+use super::slot::{Closing, HalfOpen, STOP_LIMIT, Slot, State};
 use super::{Router, log};
 use crate::ipc::{CommitResult, ToManager};
 
@@ -125,17 +125,24 @@ impl Router {
         }
     }
 
-    /// A vault-manager has ended its vault.
+    /// A vault-manager has ended its vault, or found that a crash left versions behind its tombstone. The latter is said by a process
+    /// that is half-open still, of a header that nobody has authenticated: a host that plants one deletes no more than it could
+    /// delete by itself.
     pub(super) fn purge(&mut self, slot_id: SlotId, tombstone: u64, out: &mut Vec<Action>) {
-        match self.deletable(slot_id) {
-            Some((vault, committed)) if tombstone == committed => out.push(Action::Purge { vault, tombstone }),
+        // Not before it was told the newest version: zero would name no tombstone and still delete the keys.
+        let is_told =
+            |slot: &&Slot| matches!(slot.state, State::HalfOpen(HalfOpen::Ready { .. })) && slot.committed > 0;
+        let found = self.slots.get(slot_id).filter(is_told).map(|slot| (slot.vault, slot.committed));
+        match found.or_else(|| self.deletable(slot_id)) {
+            Some((vault, committed)) if tombstone == committed && tombstone > 0 => {
+                out.push(Action::Purge { vault, tombstone })
+            }
             Some(_) => self.violation(slot_id, "a deletion of what is not superseded", out),
             None => {}
         }
     }
 
-    /// The vault whose versions this slot may have deleted, and its newest durable one. None before it is open: a stranger causes no
-    /// deletion.
+    /// The vault whose versions this slot may have deleted, and its newest durable one. None before it is open.
     fn deletable(&self, slot_id: SlotId) -> Option<(VaultId, u64)> {
         let slot = self.slots.get(slot_id)?;
         let open = matches!(slot.state, State::Open { .. } | State::Closing(Closing::Stopping { .. }));

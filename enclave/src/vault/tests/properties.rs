@@ -39,7 +39,8 @@ proptest! {
                 Step::Put(name, len) => {
                     let bytes = vec![u8::try_from(number % 251).unwrap(); len.into()];
                     let written = device.ask(&mut node, put(&name.to_string(), &bytes));
-                    prop_assert!(matches!(written, Ok(Answer::Written { .. })));
+                    let is_written = matches!(written, Ok(Answer::Written { .. }));
+                    prop_assert!(is_written);
                     model.insert(name, bytes);
                 }
                 Step::Delete(name) => {

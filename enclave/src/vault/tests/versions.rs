@@ -179,21 +179,23 @@ fn deletion_leaves_a_tombstone_for_good() {
 fn damaged_objects_are_refused() {
     let world = World::new();
     let (mut node, mut device) = world.created();
-    device.ask(&mut node, put("a", &[1; 500])).unwrap();
+    device.ask(&mut node, put("big", &[1; 500])).unwrap();
+    device.ask(&mut node, put("a", b"1")).unwrap();
     let whole = world.store.borrow().clone();
-    for version in [1, 2] {
+    let kinds: Vec<_> = whole.versions.values().map(|bytes| Object::parse(bytes).unwrap().header.kind).collect();
+    assert_eq!(kinds, [Kind::Snapshot, Kind::Snapshot, Kind::Delta]);
+    for version in [2, 3] {
         let len = whole.versions[&version].len();
         for at in (0..len).step_by(7) {
             let mut damaged = whole.clone();
             damaged.versions.get_mut(&version).unwrap()[at] ^= 1;
             *world.store.borrow_mut() = damaged;
             let mut node = world.node(device.vault);
-            let mut device = Device { channel: None, signing: device.signing.clone(), ..copy(&device) };
+            let mut device = copy(&device);
             let request = device.request(get("a"));
             let refused = device.connect(&mut node, Some(&request)).unwrap_err().code;
             let allowed = [
                 ErrorCode::StateCorrupt,
-                ErrorCode::NotFound,
                 ErrorCode::NotAuthorised,
                 ErrorCode::LockTurned,
                 ErrorCode::Deleted,
@@ -203,14 +205,14 @@ fn damaged_objects_are_refused() {
     }
     // Two versions exchanged, and one left out.
     let mut swapped = whole.clone();
-    let (a, b) = (whole.versions[&1].clone(), whole.versions[&2].clone());
-    swapped.versions.insert(1, b);
-    swapped.versions.insert(2, a);
+    let (a, b) = (whole.versions[&2].clone(), whole.versions[&3].clone());
+    swapped.versions.insert(2, b);
+    swapped.versions.insert(3, a);
     *world.store.borrow_mut() = swapped;
     let mut node = world.node(device.vault);
     assert_eq!(node.notices, [Notice::StateCorrupt]);
     let request = device.request(get("a"));
-    assert_eq!(code(device.connect(&mut node, Some(&request))), ErrorCode::NotFound);
+    assert_eq!(code(device.connect(&mut node, Some(&request))), ErrorCode::StateCorrupt);
 }
 
 fn copy(device: &Device) -> Device {
