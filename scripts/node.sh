@@ -24,7 +24,7 @@ run() {
         title "Building"
         install_build
         install_run
-        build_all "${release_packages[@]}" casemate-dev casemate-standin-kms
+        build_all bins
         good "binaries are in target/bin"
     else
         install_nats

@@ -1,10 +1,11 @@
 # The stages of `./dev test`, and the clock that holds each to its budget. Sourced by `dev`.
 # shellcheck shell=bash
 
-# Packages with binaries. One `cargo build -p` each: cargo unifies features across the packages of one build, and a release
-# binary must not carry a feature that only a stand-in asked for.
+# Packages that ship. One `cargo build -p` each: cargo unifies features across the packages of one build, and a release binary
+# must not carry a feature that only a stand-in asked for.
 release_packages=(casemate-enclave casemate-parent casemate-client)
-development_packages=(casemate-dev casemate-standin-kms casemate-e2e)
+# Binaries of the development packages, which do not ship, come out of the build that makes the tests.
+development_binaries='casemate-(dev|dev-authority|enclave-dev|bench)|standin-kms'
 
 stage_install() {
     install_build
@@ -13,38 +14,80 @@ stage_install() {
     good "nats-server $("$nats_server" --version | sed 's/.*v//'), $("$deny" --version), $(rustc --version | cut -d' ' -f1-2)"
 }
 
-# Binaries are copied out of cargo's folder, each right after its own build: a later `cargo test --workspace` overwrites
-# them there with ones of unified features.
+# Every crate is compiled once for each release package and once for all tests together: the tests' programs are run by their
+# names afterwards, because another `cargo test` with another choice of packages would compile it all again.
 stage_build() {
     local package
-    for package in "${release_packages[@]}" "${development_packages[@]}"; do build_package "$package"; done
-    cargo test --release --locked --workspace --exclude casemate-e2e --no-run
-    cargo test --release --locked -p casemate-e2e --no-run
+    for package in "${release_packages[@]}"; do build_package "$package"; done
+    build_tests
 }
 
-# build_package PACKAGE: builds it alone and puts its binaries into target/bin.
-build_package() {
-    local messages=$root/target/messages.$1.json binary
-    cargo build --release --locked -p "$1" --message-format=json-render-diagnostics >"$messages" || return
+# build_tests: everything of the workspace in one build; development binaries go to target/bin, the list of test programs to
+# target/tests (package folder and program, one a line).
+build_tests() {
+    local messages=$root/target/messages.tests.json
+    cargo build --release --locked --workspace --all-targets --message-format=json-render-diagnostics >"$messages" || return
+    sed -n -E 's#^.*"manifest_path":"([^"]+)/Cargo.toml".*"test":true\}.*"executable":"([^"]+)".*$#\1 \2#p' "$messages" | sort -u >"$root/target/tests"
+    [[ -s $root/target/tests ]] || fail "the build made no test program"
+    sed -n -E 's#^.*"test":false\}.*"executable":"([^"]+)".*$#\1#p' "$messages" | grep -E "/($development_binaries)\$" | keep_binaries
+    rm -f "$messages"
+}
+
+# Copies the binaries that are named on stdin into target/bin: a later build overwrites them in cargo's folder.
+keep_binaries() {
+    local binary
     mkdir -p "$CASEMATE_BIN_DIR"
-    # Cargo names what it built, one JSON message a line; `sed` reads the one field.
-    sed -n -E 's#^.*"executable":"([^"]+)".*$#\1#p' "$messages" | while IFS= read -r binary; do
+    while IFS= read -r binary; do
         cmp -s "$binary" "$CASEMATE_BIN_DIR/${binary##*/}" && continue
         # A running binary cannot be written to, but its name can be given to another.
         cp "$binary" "$CASEMATE_BIN_DIR/.${binary##*/}.new"
         mv -f "$CASEMATE_BIN_DIR/.${binary##*/}.new" "$CASEMATE_BIN_DIR/${binary##*/}"
     done
+}
+
+# run_programs PATTERN ARGUMENT...: runs the test programs whose package folder matches, each in that folder as cargo would.
+run_programs() {
+    local pattern=$1 folder program failed=0
+    shift
+    [[ -s $root/target/tests ]] || fail "there are no test programs" "./dev test build makes them."
+    while read -r folder program; do
+        [[ ${folder#"$root"} =~ $pattern ]] || continue
+        printf '     Running %s (%s)\n' "${folder#"$root"/}" "${program##*/}"
+        (cd "$folder" && CARGO_MANIFEST_DIR=$folder "$program" "$@") </dev/null || failed=1
+    done <"$root/target/tests"
+    return "$failed"
+}
+
+# build_package PACKAGE: builds it alone and puts its binaries into target/bin.
+build_package() {
+    local messages=$root/target/messages.$1.json
+    cargo build --release --locked -p "$1" --message-format=json-render-diagnostics >"$messages" || return
+    # Cargo names what it built, one JSON message a line; `sed` reads the one field.
+    sed -n -E 's#^.*"executable":"([^"]+)".*$#\1#p' "$messages" | keep_binaries
     rm -f "$messages"
 }
 
-# build_all PACKAGE...: the same for a person, who sees one line that moves and, when it fails, the compiler's words.
+# build_bins: the programs of a local run in one build, which is the quickest. What ships is built by build_package alone.
+build_bins() {
+    local messages=$root/target/messages.bins.json
+    cargo build --release --locked --workspace --bins --message-format=json-render-diagnostics >"$messages" || return
+    sed -n -E 's#^.*"executable":"([^"]+)".*$#\1#p' "$messages" | keep_binaries
+    rm -f "$messages"
+}
+
+# build_all PART...: packages to build alone, `bins` or `tests`; for a person, who sees one line that moves and, when it fails,
+# the compiler's words.
 build_all() {
-    local package
-    for package in "$@"; do
-        say "building $package"
-        build_package "$package" 2>&1 | redact | redact_addresses | tee "$logs/build.log" | progress && continue
+    local part
+    for part in "$@"; do
+        say "building $part"
+        case $part in
+            tests) build_tests ;;
+            bins) build_bins ;;
+            *) build_package "$part" ;;
+        esac 2>&1 | redact | redact_addresses | tee "$logs/build.log" | progress && continue
         log_tail "$logs/build.log" 60
-        fail "$package could not be built" "The whole log: target/log/build.log"
+        fail "$part could not be built" "The whole log: target/log/build.log"
     done
 }
 
@@ -104,9 +147,9 @@ lint_scripts() {
     shellcheck --external-sources --check-sourced dev .ci/run || { bad "shellcheck" && return 1; }
 }
 
-stage_unit() { cargo test --release --locked --workspace --exclude casemate-e2e --no-fail-fast; }
+stage_unit() { run_programs '^/(tests/(standins|kms|dev)$|[a-z]+$)'; }
 
-stage_e2e() { cargo test --release --locked -p casemate-e2e --no-fail-fast; }
+stage_e2e() { run_programs '^/tests/e2e$'; }
 
 all_stages=(install build lint unit e2e)
 

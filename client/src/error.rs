@@ -96,7 +96,7 @@ pub enum VaultError {
     /// The lock key was turned and the vault's copy for this device does not open it.
     #[error("the vault's lock key was turned, and this device cannot open the new one")]
     LockedOut,
-    /// This device deleted the vault, or never finished creating it.
+    /// This device deleted the vault.
     #[error("this vault was deleted")]
     Gone,
     /// The creation of this vault has not been finished.
@@ -184,7 +184,7 @@ impl Explain for VaultError {
     fn code(&self) -> String {
         match self {
             Self::Refused(refusal) | Self::RefusedOutside(refusal) => refusal.code.as_str(),
-            Self::Distrusted(_) => "distrusted",
+            Self::Distrusted(distrust) => distrust.code(),
             Self::Rollback(_) => ErrorCode::RollbackDetected.as_str(),
             Self::Fork(_) => ErrorCode::ForkDetected.as_str(),
             Self::HistoryUnknown(_) => ErrorCode::HistoryUnknown.as_str(),
@@ -296,7 +296,7 @@ impl Explain for Distrust {
     }
 
     fn code(&self) -> String {
-        "distrusted".to_owned()
+        Self::code(self).to_owned()
     }
 
     fn remedy(&self) -> String {

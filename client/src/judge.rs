@@ -82,6 +82,21 @@ pub enum Distrust {
 }
 
 impl Distrust {
+    /// A stable name for programs.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NoCluster | Self::NoImages => "nothing_trusted",
+            Self::Platform(_) => "platform_unknown",
+            Self::EvidenceTooLarge | Self::Evidence(_) => "evidence_refused",
+            Self::Cluster { .. } => "other_cluster",
+            Self::TrustConfiguration => "trust_configuration_malformed",
+            Self::OldRelease { .. } => "old_release",
+            Self::Identity => "identity_malformed",
+            Self::StatementSignature | Self::StatementVault(_) | Self::StatementKey => "statement_refused",
+            Self::StatementEnded { .. } => "statement_ended",
+        }
+    }
+
     /// What to do about it.
     pub const fn remedy(&self) -> &'static str {
         match self {

@@ -2,16 +2,16 @@
 //! vault-manager process per user.
 
 pub mod boot;
-pub mod nsm;
 pub mod ipc;
 pub mod keys;
-pub mod outside;
-pub mod supervisor;
 pub mod manager_socket;
+pub mod nsm;
+pub mod outside;
 pub mod sandbox;
 pub mod socket;
+pub mod supervisor;
 pub mod supervisor_socket;
 pub mod system;
-pub mod zygote;
 pub mod vault;
 pub mod watch;
+pub mod zygote;

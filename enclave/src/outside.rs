@@ -54,14 +54,29 @@ pub struct ModuleError {
 /// off the hot thread.
 pub trait SecurityModule: Send + Sync + fmt::Debug {
     /// Reads PCR0–PCR2.
+    ///
+    /// # Errors
+    /// [`ModuleError`] when the module cannot be read.
     fn measurements(&self) -> Result<Measurements, ModuleError>;
     /// Signs fresh evidence over `request`; returns the platform's document (COSE_Sign1 on Nitro).
+    ///
+    /// # Errors
+    /// [`ModuleError`], for a field over its limit too.
     fn attest(&self, request: EvidenceRequest) -> Result<Vec<u8>, ModuleError>;
     /// Extends PCR `index` (16–31 are ours) with `data` and returns its new value.
+    ///
+    /// # Errors
+    /// [`ModuleError`] for a register that is not ours or is locked.
     fn extend(&self, index: u16, data: &[u8]) -> Result<Vec<u8>, ModuleError>;
     /// Locks PCR `index` until the enclave ends.
+    ///
+    /// # Errors
+    /// [`ModuleError`] for a register that is not ours.
     fn lock(&self, index: u16) -> Result<(), ModuleError>;
     /// Fills `out` with hardware randomness, to be mixed into the kernel's pool.
+    ///
+    /// # Errors
+    /// [`ModuleError`] when the module gives none.
     fn random(&self, out: &mut [u8]) -> Result<(), ModuleError>;
 }
 
@@ -100,7 +115,10 @@ pub struct GeneratedKey {
 
 impl fmt::Debug for GeneratedKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GeneratedKey").field("plaintext", &"redacted").field("ciphertext", &self.ciphertext.len()).finish()
+        f.debug_struct("GeneratedKey")
+            .field("plaintext", &"redacted")
+            .field("ciphertext", &self.ciphertext.len())
+            .finish()
     }
 }
 

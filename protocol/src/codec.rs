@@ -39,7 +39,7 @@ pub fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
 /// Encodes a value that holds secrets into a buffer of exactly its size, so that no reallocation leaves a copy behind.
 pub fn encode_secret<T: Encode<()>>(value: &T) -> Zeroizing<Vec<u8>> {
     let mut out = Zeroizing::new(Vec::with_capacity(encoded_len(value)));
-    write_to(value, &mut *out);
+    write_to(value, &mut out);
     out
 }
 

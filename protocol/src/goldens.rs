@@ -11,9 +11,8 @@ use crate::frame::{DeviceFrame, SealedRun, VaultFrame};
 use crate::head::Head;
 use crate::id::VaultId;
 use crate::link::{
-    AttestReply, AttestRequest, BlobCall, BlobReply, Class, ControlCall, ControlReply, EnclaveHealth, Hello,
-    HelloReply, KeyObject, LogEvent, LogLevel, LogRecord, RelayTarget, RequestCall, RequestReply, Tuning, VaultInfo,
-    VersionObject,
+    AttestReply, AttestRequest, BlobCall, BlobReply, Class, ControlCall, ControlReply, Hello, HelloReply, KeyObject,
+    LogEvent, LogLevel, LogRecord, RelayTarget, RequestCall, RequestReply, Tuning, VaultInfo, VersionObject,
 };
 use crate::lock::LockCopy;
 use crate::object::{Header, Kind};
@@ -181,7 +180,7 @@ fn link() -> Vec<(&'static str, Vec<u8>)> {
         ("control_evict", encode(&ControlCall::Evict(vault()))),
         ("control_drain", encode(&ControlCall::Drain)),
         ("control_done", encode(&ControlReply::Done)),
-        ("control_health_reply", encode(&ControlReply::Health(Box::new(EnclaveHealth::default())))),
+        ("control_health_reply", encode(&ControlReply::Health(Box::default()))),
         ("control_vaults_reply", encode(&ControlReply::Vaults(vec![info]))),
         ("control_refused", encode(&ControlReply::Refused(ErrorCode::Busy, name()))),
         ("log", encode(&log)),

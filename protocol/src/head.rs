@@ -26,8 +26,9 @@ pub struct Head {
 
 impl fmt::Debug for Head {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, ..] = self.hash;
-        write!(f, "Head {{ version: {}, hash: {a:02x}{b:02x}{c:02x}{d:02x}… }}", self.version)
+        write!(f, "Head {{ version: {}, hash: ", self.version)?;
+        self.hash[..4].iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        f.write_str("… }")
     }
 }
 

@@ -46,7 +46,7 @@ impl VaultId {
 
 fn base32() -> data_encoding::Encoding {
     let mut specification: Specification = BASE32_NOPAD.specification();
-    specification.symbols = "abcdefghijklmnopqrstuvwxyz234567".to_owned();
+    "abcdefghijklmnopqrstuvwxyz234567".clone_into(&mut specification.symbols);
     specification.encoding().expect("a fixed, valid alphabet")
 }
 

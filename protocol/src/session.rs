@@ -304,6 +304,8 @@ mod tests {
     use crate::statement::Statement;
     use proptest::prelude::*;
 
+    const SEALED: usize = limits::PART_BYTES + TAG_BYTES;
+
     fn credentials(vault: VaultId) -> Credentials {
         Credentials {
             platform: 0,
@@ -353,7 +355,6 @@ mod tests {
         assert_eq!(*vault.open(&runs[2]).unwrap(), vec![2; 100_000]);
         assert_eq!(*vault.open(&runs[0]).unwrap(), vec![0; 100_000]);
         assert_eq!(vault.open(&runs[0]), Err(SessionError::Replayed));
-        const SEALED: usize = limits::PART_BYTES + TAG_BYTES;
         let second_part = SealedRun { counter: runs[1].counter + 1, ciphertext: runs[1].ciphertext[SEALED..].to_vec() };
         assert_eq!(vault.open(&second_part), Err(SessionError::Forged));
         let first_part = SealedRun { counter: runs[1].counter, ciphertext: runs[1].ciphertext[..SEALED].to_vec() };

@@ -135,7 +135,7 @@ mod tests {
             .collect()
     }
 
-    fn verify(entries: Vec<AuditEntry>, before: [u8; 32]) -> Result<usize, Broken> {
+    fn verify(entries: &[AuditEntry], before: [u8; 32]) -> Result<usize, Broken> {
         let mut chain = Chain::default();
         for page in entries.chunks(3) {
             chain.add(AuditPage { entries: page.to_vec(), more: true, before })?;
@@ -145,10 +145,10 @@ mod tests {
 
     #[test]
     fn a_chain_holds_from_its_root_or_from_what_it_dropped() {
-        assert_eq!(verify(entries(1, 8, [0; 32]), [0; 32]), Ok(8));
-        assert_eq!(verify(entries(5, 8, [7; 32]), [7; 32]), Ok(8));
-        assert_eq!(verify(entries(1, 8, [7; 32]), [7; 32]), Err(Broken { number: 1 }));
-        assert_eq!(verify(entries(5, 8, [7; 32]), [8; 32]), Err(Broken { number: 5 }));
+        assert_eq!(verify(&entries(1, 8, [0; 32]), [0; 32]), Ok(8));
+        assert_eq!(verify(&entries(5, 8, [7; 32]), [7; 32]), Ok(8));
+        assert_eq!(verify(&entries(1, 8, [7; 32]), [7; 32]), Err(Broken { number: 1 }));
+        assert_eq!(verify(&entries(5, 8, [7; 32]), [8; 32]), Err(Broken { number: 5 }));
     }
 
     #[test]
@@ -165,7 +165,7 @@ mod tests {
         for (change, number) in changes {
             let mut changed = entries(1, 8, [0; 32]);
             change(&mut changed);
-            assert_eq!(verify(changed, [0; 32]), Err(Broken { number }));
+            assert_eq!(verify(&changed, [0; 32]), Err(Broken { number }));
         }
     }
 }

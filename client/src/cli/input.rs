@@ -69,11 +69,15 @@ fn read_all(from: impl Read, limit: u64, path: &Path, what: &str) -> Result<Secr
         return Err(CliError::new(
             Kind::Refused,
             "too_large",
-            format!("{what} has more than {limit} bytes"),
+            format!("{what} has more than {}", size(limit)),
             "Send less; for more, keep a key in the vault and the encrypted data elsewhere.",
         ));
     }
     Ok(Secret::from(bytes.as_slice()))
+}
+
+fn size(bytes: u64) -> String {
+    if bytes.is_multiple_of(1024) { format!("{} KiB", bytes / 1024) } else { format!("{bytes} bytes") }
 }
 
 fn input_error(path: &Path, error: &io::Error) -> CliError {

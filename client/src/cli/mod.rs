@@ -85,7 +85,16 @@ enum Command {
 
 /// Runs the command line with the process's arguments.
 pub fn main(roots: Roots) -> ExitCode {
+    hide_memory();
     run(roots, std::env::args_os())
+}
+
+/// Attack stopped: a crash that writes lock keys and secrets to disk, or another process of this user that reads them from memory.
+fn hide_memory() {
+    // A system that allows neither is no reason not to work: both only narrow what somebody with this user's rights could do anyway.
+    let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0);
+    #[cfg(target_os = "linux")]
+    let _ = nix::sys::prctl::set_dumpable(false);
 }
 
 /// Runs the command line with these arguments, the program's name first.

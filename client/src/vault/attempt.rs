@@ -11,13 +11,24 @@ use casemate_protocol::request::{Operation, Request};
 use casemate_protocol::session::SessionError;
 use tokio::time::Instant;
 
-use super::{Connected, Problem, Vault};
+use super::{Connected, Vault};
 use crate::error::VaultError;
 use crate::judge::{Grounds, Image};
 use crate::lock::LockKey;
 use crate::record::Keep;
 use crate::session::{Fault, Greeting, Pending};
 use crate::transport::{Transport, TransportError};
+
+/// Why an attempt has no authentic answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Problem {
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    #[error(transparent)]
+    Final(VaultError),
+}
 
 /// An authentic reply, what it is bound to, and the lock key under which it came if that is not the record's.
 type Answered = (Reply, Pending, Option<LockKey>);

@@ -24,11 +24,11 @@ use casemate_standins::{DevelopmentAuthority, SimulatedDocument};
 use ed25519_dalek::{Signer, SigningKey};
 
 const STATIC: [u8; 32] = [12; 32];
-pub const PCRS: [[u8; 48]; 3] = [[1; 48], [2; 48], [3; 48]];
+pub(crate) const PCRS: [[u8; 48]; 3] = [[1; 48], [2; 48], [3; 48]];
 
 /// What the host does with one frame from the device.
 #[derive(Debug, Clone)]
-pub enum Host {
+pub(crate) enum Host {
     /// Carries it over and the answer back.
     Honest,
     /// Loses it.
@@ -45,7 +45,7 @@ pub enum Host {
 
 /// How the node misrepresents itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lie {
+pub(crate) enum Lie {
     None,
     OtherMeasurements,
     DebugEnclave,
@@ -59,34 +59,34 @@ pub enum Lie {
     StatementEnded,
 }
 
-pub enum Half {
-    Begun(Responder),
-    Open(Channel),
+pub(crate) enum Half {
+    Begun(Box<Responder>),
+    Open(Box<Channel>),
 }
 
-pub struct Inner {
-    pub script: VecDeque<Host>,
-    pub lie: Lie,
-    pub lock_key: Vec<u8>,
-    pub lock_copy: Option<casemate_protocol::error::Refusal>,
-    pub exists: bool,
-    pub version: u64,
-    pub branch: u8,
-    pub secrets: HashMap<String, (Vec<u8>, u64)>,
-    pub outcomes: HashMap<u64, ([u8; 32], Outcome)>,
-    pub highest: u64,
-    pub executed: Vec<Operation>,
-    pub sequences: Vec<u64>,
-    pub shown_heads: Vec<Option<Head>>,
-    pub hellos: usize,
-    pub finishes: usize,
-    pub events: Vec<String>,
+pub(crate) struct Inner {
+    pub(crate) script: VecDeque<Host>,
+    pub(crate) lie: Lie,
+    pub(crate) lock_key: Vec<u8>,
+    pub(crate) lock_copy: Option<Refusal>,
+    pub(crate) exists: bool,
+    pub(crate) version: u64,
+    pub(crate) branch: u8,
+    pub(crate) secrets: HashMap<String, (Vec<u8>, u64)>,
+    pub(crate) outcomes: HashMap<u64, ([u8; 32], Outcome)>,
+    pub(crate) highest: u64,
+    pub(crate) executed: Vec<Operation>,
+    pub(crate) sequences: Vec<u64>,
+    pub(crate) shown_heads: Vec<Option<Head>>,
+    pub(crate) hellos: usize,
+    pub(crate) finishes: usize,
+    pub(crate) events: Vec<String>,
     sessions: HashMap<[u8; 16], Half>,
 }
 
 /// The vault, its node and its host.
 #[derive(Clone)]
-pub struct Fake {
+pub(crate) struct Fake {
     inner: Arc<Mutex<Inner>>,
     authority: Arc<DevelopmentAuthority>,
     impostor: Arc<DevelopmentAuthority>,
@@ -102,12 +102,12 @@ fn configuration(region: &str) -> Vec<u8> {
     })
 }
 
-pub fn cluster() -> ClusterId {
+pub(crate) fn cluster() -> ClusterId {
     ClusterId::of(&configuration("us-east-1"))
 }
 
 impl Fake {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let inner = Inner {
             script: VecDeque::new(),
             lie: Lie::None,
@@ -135,30 +135,30 @@ impl Fake {
         }
     }
 
-    pub fn inner(&self) -> MutexGuard<'_, Inner> {
+    pub(crate) fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap()
     }
 
-    pub fn then(&self, hosts: impl IntoIterator<Item = Host>) {
+    pub(crate) fn then(&self, hosts: impl IntoIterator<Item = Host>) {
         self.inner().script.extend(hosts);
     }
 
-    pub fn roots(&self) -> Roots {
+    pub(crate) fn roots(&self) -> Roots {
         Roots { anchors: vec![self.authority.anchor()], release_keys: Vec::new(), releases: Vec::new() }
     }
 
-    pub fn head(&self) -> Head {
+    pub(crate) fn head(&self) -> Head {
         self.inner().head()
     }
 
     /// A device that trusts this node, and a vault that it begins.
-    pub fn vault(&self, deadline: Duration) -> Vault<Fake, Fake> {
+    pub(crate) fn vault(&self, deadline: Duration) -> Vault<Fake, Fake> {
         let device = Device::generate().unwrap();
         let record = VaultRecord::begin(&device, "test", cluster()).unwrap();
         self.vault_of(device, record, deadline)
     }
 
-    pub fn vault_of(&self, device: Device, record: VaultRecord, deadline: Duration) -> Vault<Fake, Fake> {
+    pub(crate) fn vault_of(&self, device: Device, record: VaultRecord, deadline: Duration) -> Vault<Fake, Fake> {
         let mut trust = Trust::default();
         let [pcr0, pcr1, pcr2] = PCRS;
         let image = SelfBuilt { name: "test".to_owned(), measurements: Measurements { pcr0, pcr1, pcr2 } };
@@ -177,7 +177,7 @@ impl Fake {
     }
 
     /// A vault that was created already.
-    pub async fn created(&self) -> Vault<Fake, Fake> {
+    pub(crate) async fn created(&self) -> Vault<Fake, Fake> {
         let vault = self.vault(Duration::from_secs(5));
         vault.create().await.unwrap();
         assert_eq!(vault.record().life(), Life::Live);
@@ -222,7 +222,7 @@ impl Fake {
                 let credentials = self.credentials(vault, inner.lie);
                 let (responder, noise) = Responder::welcome(&STATIC, vault, &noise, &credentials).unwrap();
                 let session = [u8::try_from(inner.hellos).unwrap(); 16];
-                inner.sessions.insert(session, Half::Begun(responder));
+                inner.sessions.insert(session, Half::Begun(Box::new(responder)));
                 VaultFrame::Welcome { session, noise }
             }
             DeviceFrame::Finish { session, noise } => {
@@ -230,7 +230,8 @@ impl Fake {
                 let Some(Half::Begun(responder)) = inner.sessions.remove(&session) else {
                     return VaultFrame::Refused(ErrorCode::SessionUnknown.into());
                 };
-                let (_, opening, mut channel) = responder.finish(&noise).unwrap();
+                let (_, opening, channel) = responder.finish(&noise).unwrap();
+                let mut channel = Box::new(channel);
                 let request = opening.first_request.as_ref();
                 let request = request.map(|bytes| codec::decode::<Request>(bytes, limits::FRAME_BYTES).unwrap());
                 if !inner.exists {
@@ -261,14 +262,14 @@ impl Fake {
 }
 
 impl Inner {
-    pub fn head(&self) -> Head {
+    pub(crate) fn head(&self) -> Head {
         let mut hash = [self.branch; 32];
         hash[..8].copy_from_slice(&self.version.to_be_bytes());
         HeadKey::derive(&[1; 32]).tag(VaultId::from_bytes([0; 20]), self.version, hash)
     }
 
     /// Forgets every session, as an eviction does.
-    pub fn evict(&mut self) {
+    pub(crate) fn evict(&mut self) {
         self.sessions.clear();
     }
 
@@ -392,7 +393,7 @@ impl Keep for Fake {
 }
 
 /// The record as it was last written down.
-pub fn last_kept(fake: &Fake) -> VaultRecord {
+pub(crate) fn last_kept(fake: &Fake) -> VaultRecord {
     let events = &fake.inner().events;
     let text = events.iter().rev().find_map(|event| event.strip_prefix("kept {")).unwrap();
     serde_json::from_str(&format!("{{{text}")).unwrap()

@@ -1,6 +1,8 @@
 //! The library against a vault that lives in the test's memory: the real handshake, the real judgement of real (development)
 //! evidence, and a host that drops, forges, delays and rolls back.
 
+#![allow(clippy::unwrap_used)]
+
 mod fake;
 
 mod answers_are_asked_for_again;

@@ -85,7 +85,7 @@ fn refuses_what_is_too_long_or_goes_on() {
     let bytes = nested.write();
     let chunk = tlv(4, &[1; 48]);
     let at = bytes.windows(chunk.len()).position(|window| window == chunk).unwrap();
-    let inner = nest(0x24, true, &[chunk.clone()]);
+    let inner = nest(0x24, true, std::slice::from_ref(&chunk));
     let bytes = [&bytes[..at], &inner, &bytes[at + chunk.len()..]].concat();
     assert_eq!(Envelope::parse(&bytes), Err(EnvelopeError::Ber(BerError::UnexpectedTag)));
 }

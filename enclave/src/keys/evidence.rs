@@ -86,7 +86,7 @@ mod tests {
         assert_eq!(first, second);
         assert_eq!(module.documents(), 1, "concurrent callers share one document");
         assert_eq!(module.last_public_key().as_deref(), Some(recipient.public_key()));
-        clock.advance(MAX_AGE - Duration::from_millis(1));
+        clock.advance(MAX_AGE.saturating_sub(Duration::from_millis(1)));
         evidence.evidence().await.unwrap();
         assert_eq!(module.documents(), 1);
         clock.advance(Duration::from_millis(1));

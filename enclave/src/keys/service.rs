@@ -224,10 +224,11 @@ fn judge<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> KeyServi
 /// Sorts the service's own error codes (KMS API reference, "Common Errors" and each operation's).
 fn classify(code: Option<&str>, status: u16) -> KeyServiceError {
     let Some(code) = code.map(printable).filter(|code| !code.is_empty()) else {
+        // Without a code it is not the service's verdict on this enclave, whatever the status: no refusal follows from it.
         return match status {
             429 => KeyServiceError::Throttled,
-            500.. => KeyServiceError::Unavailable(format!("HTTP status {status}")),
-            _ => KeyServiceError::Refused(format!("HTTP status {status}")),
+            400.. => KeyServiceError::Unavailable(format!("HTTP status {status}")),
+            _ => KeyServiceError::NotBelieved("it is not of the key service's form"),
         };
     };
     match code.as_str() {

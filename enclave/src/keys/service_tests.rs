@@ -266,10 +266,12 @@ async fn errors_become_what_they_mean() {
         let error = rig.unseal().await.unwrap_err().to_string();
         assert!(error.contains(expected) && !error.contains("details"), "{code}: {error}");
     }
-    rig.answer(Answer::Bytes(502, b"<html>bad gateway</html>".to_vec()));
-    let error = rig.unseal().await.unwrap_err();
-    assert!(matches!(error, KeyServiceError::Unavailable(_)), "{error}");
-    assert_eq!(rig.kms.requests.lock().unwrap().len(), cases.len() + 1, "the SDK repeats nothing by itself");
+    for status in [403, 502] {
+        rig.answer(Answer::Bytes(status, b"<html>from some gateway</html>".to_vec()));
+        let error = rig.unseal().await.unwrap_err();
+        assert!(matches!(error, KeyServiceError::Unavailable(_)), "{status}: {error}");
+    }
+    assert_eq!(rig.kms.requests.lock().unwrap().len(), cases.len() + 2, "the SDK repeats nothing by itself");
 }
 
 #[tokio::test]

@@ -51,6 +51,9 @@ impl AuditRing {
     }
 
     /// Appends an entry that chains; returns the one that fell off.
+    ///
+    /// # Errors
+    /// The entry itself, when it does not chain.
     pub fn append(&mut self, entry: AuditEntry) -> Result<Option<AuditEntry>, AuditEntry> {
         if !self.fits(&entry, false) {
             return Err(entry);

@@ -75,7 +75,7 @@ impl Device {
             return Standing::New;
         }
         match self.outcomes.binary_search_by_key(&sequence, |outcome| outcome.sequence) {
-            Ok(at) => self.known(&self.outcomes[at], request_hash),
+            Ok(at) => Self::known(&self.outcomes[at], request_hash),
             // A full window has forgotten what lies below it.
             Err(_) if sequence < oldest.sequence && self.outcomes.len() == OUTCOMES_PER_DEVICE => {
                 Standing::Refused(ErrorCode::OutcomeUnknown.into())
@@ -84,7 +84,7 @@ impl Device {
         }
     }
 
-    fn known(&self, outcome: &OutcomeRecord, request_hash: &[u8; 32]) -> Standing {
+    fn known(outcome: &OutcomeRecord, request_hash: &[u8; 32]) -> Standing {
         if outcome.request_hash != *request_hash {
             // The number was used for another request: a device that was restored from a copy, or a fault.
             return Standing::Refused(Refusal::field(ErrorCode::InvalidArgument, "sequence"));
@@ -98,7 +98,10 @@ impl Device {
         }
     }
 
-    /// Remembers an outcome; returns the one that fell off. `Err` when its number is not above all before.
+    /// Remembers an outcome; returns the one that fell off.
+    ///
+    /// # Errors
+    /// The record itself, when its number is not above all before.
     pub fn remember(&mut self, record: OutcomeRecord) -> Result<Option<OutcomeRecord>, OutcomeRecord> {
         if self.outcomes.back().is_some_and(|newest| record.sequence <= newest.sequence) {
             return Err(record);

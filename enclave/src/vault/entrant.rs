@@ -51,7 +51,7 @@ impl Entrant {
         session: SessionId,
         expires_at: Duration,
         device: [u8; 32],
-        opening: Opening,
+        opening: &Opening,
         channel: Channel,
     ) -> Result<Self, ErrorCode> {
         let lock_key = opening.lock_key.to_array().ok_or(ErrorCode::Malformed)?;
@@ -119,6 +119,18 @@ impl Manager<'_> {
         }
     }
 
+    fn turn_all_away(&mut self, waiting: Vec<Entrant>, refusal: &Refusal) {
+        for entrant in waiting {
+            self.turn_away(entrant, refusal.clone());
+        }
+    }
+
+    fn enter_all(&mut self, waiting: Vec<Entrant>) {
+        for entrant in waiting {
+            self.enter(entrant);
+        }
+    }
+
     fn turn_away_stranger(&mut self, mut entrant: Entrant) {
         self.out.push(FromManager::Noticed(Notice::Stranger));
         // A stranger learns no head.
@@ -138,11 +150,12 @@ impl Manager<'_> {
         if vault.state.device(&entrant.device).is_none() {
             // While the first version is on its way its creator is not in the committed state yet: a retry waits its turn.
             let creating = vault.version() == 0 && entrant.creation(self.vault).is_some();
-            return if creating {
-                self.turn_away(entrant, Refusal::retry(ErrorCode::Busy, 50))
+            if creating {
+                self.turn_away(entrant, Refusal::retry(ErrorCode::Busy, 50));
             } else {
-                self.turn_away_stranger(entrant)
-            };
+                self.turn_away_stranger(entrant);
+            }
+            return;
         }
         if !vault.lock_matches(&entrant.lock_key) {
             let copy = vault.copy_for(&recipient_tag(self.vault, &entrant.device)).cloned();
@@ -170,18 +183,25 @@ impl Manager<'_> {
         }
     }
 
+    /// Those who wait for the objects, and the open vault that is read anew; none when nothing is being loaded.
+    fn take_loading(&mut self) -> Option<(Vec<Entrant>, Option<Box<OpenVault>>)> {
+        if !matches!(self.phase, Phase::Loading { .. }) {
+            return None;
+        }
+        match mem::replace(&mut self.phase, Phase::Ended) {
+            Phase::Loading { waiting, open } => Some((waiting, open)),
+            _ => None,
+        }
+    }
+
     // ---- opening ------------------------------------------------------------------------------------------------------------
 
     /// The supervisor has unsealed the vault key and read the objects.
     pub(super) fn opened(&mut self, vault_key: &Secret, generation: u32, versions: &[VersionObject]) {
-        let (waiting, open) = match mem::replace(&mut self.phase, Phase::Ended) {
-            Phase::Loading { waiting, open } => (waiting, open),
-            phase => {
-                self.phase = phase;
-                return;
-            }
+        let Some((waiting, open)) = self.take_loading() else { return };
+        let Some(vault_key) = vault_key.to_array::<32>() else {
+            return self.fail_opening(waiting, ErrorCode::Internal);
         };
-        let Some(vault_key) = vault_key.to_array::<32>() else { return self.fail_opening(waiting, ErrorCode::Internal) };
         if let Some(open) = open {
             return self.reloaded(open, waiting, versions);
         }
@@ -200,13 +220,12 @@ impl Manager<'_> {
                 Ok(chain) => {
                     let vault = OpenVault::from_chain(self.vault, vault_key.clone(), root, chain);
                     self.phase = Phase::Idle(Box::new(vault));
-                    waiting.into_iter().for_each(|entrant| self.enter(entrant));
-                    return;
+                    return self.enter_all(waiting);
                 }
                 Err(ChainError::OtherLockKey(header)) => locked_out = Some(header),
                 Err(ChainError::Deleted) => {
                     self.phase = Phase::Deleted { head: None };
-                    return waiting.into_iter().for_each(|entrant| self.turn_away(entrant, ErrorCode::Deleted.into()));
+                    return self.turn_all_away(waiting, &ErrorCode::Deleted.into());
                 }
                 Err(ChainError::Corrupt) => {
                     self.out.push(FromManager::Noticed(Notice::StateCorrupt));
@@ -224,32 +243,23 @@ impl Manager<'_> {
     }
 
     fn fail_opening(&mut self, waiting: Vec<Entrant>, code: ErrorCode) {
-        waiting.into_iter().for_each(|entrant| self.turn_away(entrant, code.into()));
+        self.turn_all_away(waiting, &code.into());
         self.fail_queue(&code.into());
         self.phase = Phase::Ended;
     }
 
     /// The vault was not opened: the key service, the store or the node's limits say no.
     pub(super) fn open_refused(&mut self, refusal: &Refusal) {
-        let (waiting, open) = match mem::replace(&mut self.phase, Phase::Ended) {
-            Phase::Loading { waiting, open } => (waiting, open),
-            phase => {
-                self.phase = phase;
-                return;
-            }
-        };
-        match open {
+        let Some((waiting, open)) = self.take_loading() else { return };
+        if let Some(open) = open {
             // The open vault stays open; those whose head is newer are told what is known: that it is.
-            Some(open) => {
-                self.phase = Phase::Idle(open);
-                waiting.into_iter().for_each(|entrant| self.enter(entrant));
-                self.fail_queue(refusal);
-            }
-            None => {
-                waiting.into_iter().for_each(|entrant| self.turn_away(entrant, refusal.clone()));
-                // The next handshake finds a process that has not looked at the store yet.
-                self.phase = Phase::Ended;
-            }
+            self.phase = Phase::Idle(open);
+            self.enter_all(waiting);
+            self.fail_queue(refusal);
+        } else {
+            self.turn_all_away(waiting, refusal);
+            // The next handshake finds a process that has not looked at the store yet.
+            self.phase = Phase::Ended;
         }
     }
 
@@ -268,11 +278,13 @@ impl Manager<'_> {
                 let (vault_key, root) = (open.vault_key().clone(), open.root().clone());
                 Phase::Idle(Box::new(OpenVault::from_chain(self.vault, vault_key, root, chain)))
             }
-            Err(ChainError::OtherLockKey(_) | ChainError::Deleted) => return self.fail_opening(waiting, ErrorCode::Moved),
+            Err(ChainError::OtherLockKey(_) | ChainError::Deleted) => {
+                return self.fail_opening(waiting, ErrorCode::Moved);
+            }
             // Nothing newer, or nothing that authenticates: what is open stays.
             Ok(_) | Err(ChainError::Corrupt) => Phase::Idle(open),
         };
-        waiting.into_iter().for_each(|entrant| self.enter(entrant));
+        self.enter_all(waiting);
         self.release_queue();
     }
 
@@ -281,16 +293,16 @@ impl Manager<'_> {
         let mut waiting = waiting;
         let Some(at) = waiting.iter().position(|entrant| entrant.creation(self.vault).is_some()) else {
             // The store showed a header before and shows nothing now.
-            waiting.into_iter().for_each(|entrant| self.turn_away(entrant, ErrorCode::NotFound.into()));
+            self.turn_all_away(waiting, &ErrorCode::NotFound.into());
             self.phase = Phase::HalfOpen { newest: None };
             return;
         };
         let creator = waiting.swap_remove(at);
         match self.first_version(creator, vault_key, generation) {
-            Ok(()) => waiting.into_iter().for_each(|entrant| self.enter(entrant)),
+            Ok(()) => self.enter_all(waiting),
             Err((creator, refusal)) => {
                 self.turn_away(*creator, refusal);
-                waiting.into_iter().for_each(|entrant| self.turn_away(entrant, ErrorCode::NotFound.into()));
+                self.turn_all_away(waiting, &ErrorCode::NotFound.into());
                 self.phase = Phase::HalfOpen { newest: None };
             }
         }
@@ -302,7 +314,8 @@ impl Manager<'_> {
         vault_key: Zeroizing<[u8; 32]>,
         generation: u32,
     ) -> Result<(), (Box<Entrant>, Refusal)> {
-        let refused = |creator: Entrant, field| Err((Box::new(creator), Refusal::field(ErrorCode::InvalidArgument, field)));
+        let refused =
+            |creator: Entrant, field| Err((Box::new(creator), Refusal::field(ErrorCode::InvalidArgument, field)));
         let (name, signing_key) = creator.creation(self.vault).expect("chosen because it is one");
         let name = name.to_owned();
         let Some(sequence) = creator.first.as_ref().and_then(|request| request.sequence) else {
@@ -314,7 +327,7 @@ impl Manager<'_> {
         let vault = OpenVault::create(self.vault, vault_key, &creator.lock_key, generation, vec![copy], now);
         let context = Context { vault: self.vault, device: creator.device, now, randomness: self.randomness };
         let mut overlay: Overlay = vault.overlay();
-        overlay.add_device(Device::new(creator.device, signing_key, name, now));
+        overlay.add_device(&Device::new(creator.device, signing_key, name, now));
         overlay.audit(&context, AuditEvent::VaultCreated, None);
         overlay.remember(creator.device, sequence, creator.hash, Some(&Answer::Nothing));
         let pending = Pending {

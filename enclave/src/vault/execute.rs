@@ -74,7 +74,7 @@ impl Overlay {
     }
 
     /// Enrols a device.
-    pub fn add_device(&mut self, device: super::device::Device) {
+    pub fn add_device(&mut self, device: &super::device::Device) {
         self.change(Change::DeviceAdded(device.record()));
     }
 
@@ -113,7 +113,12 @@ fn key<'a>(state: &'a State, name: &str) -> Result<&'a KeyRecord, Refusal> {
 ///
 /// # Errors
 /// The refusal that the device gets.
-pub fn read(state: &State, standpoint: Standpoint, context: &Context<'_>, operation: &Operation) -> Result<Answer, Refusal> {
+pub fn read(
+    state: &State,
+    standpoint: Standpoint,
+    context: &Context<'_>,
+    operation: &Operation,
+) -> Result<Answer, Refusal> {
     match operation {
         Operation::Status => Ok(Answer::Status(status(state, standpoint))),
         Operation::SecretGet { name, revision } => {
@@ -188,7 +193,8 @@ fn use_key(state: &State, context: &Context<'_>, operation: &Operation) -> Resul
         }
         Operation::KeyEncrypt { name, plaintext, associated } => {
             let key = key(state, name)?;
-            keys::encrypt(key.algorithm, &key.material, plaintext, associated, context.randomness).map(Answer::Ciphertext)
+            keys::encrypt(key.algorithm, &key.material, plaintext, associated, context.randomness)
+                .map(Answer::Ciphertext)
         }
         Operation::KeyDecrypt { name, ciphertext, associated } => {
             let key = key(state, name)?;
@@ -200,7 +206,11 @@ fn use_key(state: &State, context: &Context<'_>, operation: &Operation) -> Resul
         }
         Operation::KeyExport { name } => {
             let key = key(state, name)?;
-            if key.policy.exportable { Ok(Answer::Bytes(key.material.clone())) } else { Err(ErrorCode::NotExportable.into()) }
+            if key.policy.exportable {
+                Ok(Answer::Bytes(key.material.clone()))
+            } else {
+                Err(ErrorCode::NotExportable.into())
+            }
         }
         _ => Err(ErrorCode::Internal.into()),
     }
@@ -254,8 +264,13 @@ fn change(overlay: &mut Overlay, context: &Context<'_>, operation: &Operation) -
         }
         Operation::KeyGenerate { name, algorithm, policy } => {
             let material = keys::generate(*algorithm, context.randomness);
-            let record =
-                KeyRecord { name: name.clone(), algorithm: *algorithm, policy: *policy, created_at: context.now, material };
+            let record = KeyRecord {
+                name: name.clone(),
+                algorithm: *algorithm,
+                policy: *policy,
+                created_at: context.now,
+                material,
+            };
             add_key(overlay, context, record, AuditEvent::KeyGenerated)
         }
         Operation::KeyImport { name, algorithm, policy, material } => {
@@ -302,7 +317,12 @@ fn audited_use(
     Ok(answer)
 }
 
-fn add_key(overlay: &mut Overlay, context: &Context<'_>, record: KeyRecord, event: AuditEvent) -> Result<Answer, Refusal> {
+fn add_key(
+    overlay: &mut Overlay,
+    context: &Context<'_>,
+    record: KeyRecord,
+    event: AuditEvent,
+) -> Result<Answer, Refusal> {
     room(overlay, record.name.len() + record.material.len())?;
     if overlay.state.keys.contains_key(&record.name) {
         return Err(ErrorCode::AlreadyExists.into());
@@ -333,11 +353,16 @@ fn accept_rollback(
 
 fn room(overlay: &Overlay, bytes: usize) -> Result<(), Refusal> {
     let limit = limits::VAULT_BYTES - limits::RESERVED_BYTES;
-    if overlay.state.used_bytes() + bytes + BOOKKEEPING <= limit { Ok(()) } else { Err(ErrorCode::QuotaExceeded.into()) }
+    if overlay.state.used_bytes() + bytes + BOOKKEEPING <= limit {
+        Ok(())
+    } else {
+        Err(ErrorCode::QuotaExceeded.into())
+    }
 }
 
 fn expect_revision(overlay: &Overlay, name: &str, expected: Option<u64>) -> Result<(), Refusal> {
     let Some(expected) = expected else { return Ok(()) };
-    let present = overlay.state.secrets.get(name).and_then(|revisions| revisions.front()).map_or(0, |newest| newest.number);
+    let present =
+        overlay.state.secrets.get(name).and_then(|revisions| revisions.front()).map_or(0, |newest| newest.number);
     if present == expected { Ok(()) } else { Err(ErrorCode::Conflict.into()) }
 }

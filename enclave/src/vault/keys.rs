@@ -170,7 +170,12 @@ pub fn encrypt(
 ///
 /// # Errors
 /// `wrong_algorithm` or `verification_failed`.
-pub fn decrypt(algorithm: KeyAlgorithm, material: &Secret, ciphertext: &[u8], associated: &[u8]) -> Result<Secret, Refusal> {
+pub fn decrypt(
+    algorithm: KeyAlgorithm,
+    material: &Secret,
+    ciphertext: &[u8],
+    associated: &[u8],
+) -> Result<Secret, Refusal> {
     if algorithm != KeyAlgorithm::Aes256Gcm {
         return Err(wrong());
     }

@@ -181,7 +181,9 @@ impl<'a> Manager<'a> {
     }
 
     fn hello(&mut self, id: u64, noise: &[u8], credentials: Option<Credentials>) {
-        let Some(credentials) = credentials else { return self.refuse(id, Refusal::retry(ErrorCode::Unavailable, RETRY_MS)) };
+        let Some(credentials) = credentials else {
+            return self.refuse(id, Refusal::retry(ErrorCode::Unavailable, RETRY_MS));
+        };
         match Responder::welcome(&self.static_secret, self.vault, noise, &credentials) {
             Ok((responder, noise)) => {
                 let mut session = [0; 16];
@@ -198,12 +200,10 @@ impl<'a> Manager<'a> {
             return self.refuse(id, ErrorCode::SessionUnknown.into());
         };
         match responder.finish(noise) {
-            Ok((device, opening, channel)) => {
-                match Entrant::new(id, session, expires_at, device, opening, channel) {
-                    Ok(entrant) => self.enter(entrant),
-                    Err(code) => self.bad_frame(id, code),
-                }
-            }
+            Ok((device, opening, channel)) => match Entrant::new(id, session, expires_at, device, &opening, channel) {
+                Ok(entrant) => self.enter(entrant),
+                Err(code) => self.bad_frame(id, code),
+            },
             Err(_) => self.bad_frame(id, ErrorCode::Malformed),
         }
     }
@@ -217,7 +217,15 @@ impl<'a> Manager<'a> {
             Ok(plaintext) => match codec::decode::<Request>(&plaintext, limits::FRAME_BYTES) {
                 Ok(request) => {
                     let hash = request_hash(request.sequence, &request.operation);
-                    self.request(Pending { id, session: session_id, device, expires_at, hash, request, reloaded: false });
+                    self.request(Pending {
+                        id,
+                        session: session_id,
+                        device,
+                        expires_at,
+                        hash,
+                        request,
+                        reloaded: false,
+                    });
                 }
                 Err(_) => self.answer(id, &session_id, [0; 32], Outcome::Refused(ErrorCode::Malformed.into())),
             },
@@ -241,7 +249,9 @@ impl<'a> Manager<'a> {
 
     pub(super) fn head(&self) -> Option<Head> {
         match &self.phase {
-            Phase::Idle(vault) | Phase::Committing { vault, .. } | Phase::Loading { open: Some(vault), .. } => vault.head(),
+            Phase::Idle(vault) | Phase::Committing { vault, .. } | Phase::Loading { open: Some(vault), .. } => {
+                vault.head()
+            }
             Phase::Deleted { head } => *head,
             Phase::Loading { open: None, .. } | Phase::HalfOpen { .. } | Phase::Corrupt | Phase::Ended => None,
         }

@@ -63,7 +63,8 @@ impl State {
             Change::SecretWritten { name, revision } => self.write_secret(name, revision),
             Change::SecretDeleted { name } => {
                 let revisions = self.secrets.remove(&name).ok_or(Inconsistent)?;
-                self.used -= secret_cost(&name) + revisions.iter().map(|revision| revision_cost(revision)).sum::<usize>();
+                self.used -=
+                    secret_cost(&name) + revisions.iter().map(|revision| revision_cost(revision)).sum::<usize>();
                 Ok(())
             }
             Change::KeyAdded(record) => self.add_key(record),
@@ -177,7 +178,8 @@ impl State {
         for secret in snapshot.secrets {
             let descending = secret.revisions.is_sorted_by(|a, b| a.number > b.number);
             let newest = secret.revisions.first().ok_or(Inconsistent)?.number;
-            let fits = descending && newest <= snapshot.last_revision && secret.revisions.len() <= limits::SECRET_HISTORY + 1;
+            let fits =
+                descending && newest <= snapshot.last_revision && secret.revisions.len() <= limits::SECRET_HISTORY + 1;
             if !fits || state.secrets.last_key_value().is_some_and(|(last, _)| *last >= secret.name) {
                 return Err(Inconsistent);
             }

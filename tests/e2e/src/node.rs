@@ -139,7 +139,8 @@ impl Node {
             return;
         }
         let measurements: Value =
-            serde_json::from_slice(&fs::read(self.path("authority/measurements.json")).expect("made before")).expect("JSON");
+            serde_json::from_slice(&fs::read(self.path("authority/measurements.json")).expect("made before"))
+                .expect("JSON");
         let listen = if self.kms_listen.is_empty() { "127.0.0.1:0" } else { &self.kms_listen };
         let mut command = Command::new(program("standin-kms"));
         command.args(["serve", "--listen", listen, "--region", REGION, "--account", ACCOUNT]);
@@ -161,10 +162,11 @@ impl Node {
         let ready = kms.await_ready(PATIENCE, "it said where it listens", |kms| {
             let log = kms.log();
             let new = log.get(said_before..)?;
-            new.lines().find_map(|line| serde_json::from_str::<Value>(line).ok().filter(|line| line["listen"].is_string()))
+            new.lines()
+                .find_map(|line| serde_json::from_str::<Value>(line).ok().filter(|line| line["listen"].is_string()))
         });
-        self.kms_listen = ready["listen"].as_str().expect("text").to_owned();
-        self.kms_key = ready["key_arn"].as_str().expect("text").to_owned();
+        ready["listen"].as_str().expect("text").clone_into(&mut self.kms_listen);
+        ready["key_arn"].as_str().expect("text").clone_into(&mut self.kms_key);
         let status = Command::new(program("casemate-dev-authority"))
             .args(["trust", "--region", REGION, "--kms-key-arn", &self.kms_key, "--dir"])
             .arg(self.path("authority"))
@@ -182,7 +184,8 @@ impl Node {
         let configuration = self.path("parent.toml");
         fs::write(&configuration, self.configuration()).expect("a file can be written");
         let link = self.path("link.sock");
-        let mut parent = self.process("parent", Command::new(program("casemate-parent")).arg("--config").arg(configuration));
+        let mut parent =
+            self.process("parent", Command::new(program("casemate-parent")).arg("--config").arg(configuration));
         parent.await_ready(PATIENCE, "it listened for the enclave", |_| link.exists().then_some(()));
         self.parent = Some(parent);
     }
@@ -341,7 +344,8 @@ target = "terminal"
     /// When the vault is not open.
     pub fn manager_of(&self, vault: &str) -> nix::unistd::Pid {
         let vaults = self.vaults();
-        let found = vaults.iter().find(|entry| entry["vault"] == vault).unwrap_or_else(|| panic!("{vault} in {vaults:?}"));
+        let found =
+            vaults.iter().find(|entry| entry["vault"] == vault).unwrap_or_else(|| panic!("{vault} in {vaults:?}"));
         nix::unistd::Pid::from_raw(i32::try_from(found["pid"].as_i64().expect("a number")).expect("pids are small"))
     }
 

@@ -71,10 +71,13 @@ fn keys() {
         device.run_with_input(&["key", "verify", algorithm, "--signature", &signature], b"text").ok();
         assert_eq!(device.run_with_input(&["key", "verify", algorithm, "--signature", &signature], b"texT").code, 10);
         // And outside the project.
-        let (public, message) = (file("public", &device.run(&["key", "public", algorithm, "--pem"]).ok()), file("message", b"text"));
+        let (public, message) =
+            (file("public", &device.run(&["key", "public", algorithm, "--pem"]).ok()), file("message", b"text"));
         let mut openssl = std::process::Command::new("openssl");
         if algorithm == "ed25519" {
-            openssl.args(["pkeyutl", "-verify", "-pubin", "-rawin", "-inkey", &public, "-in", &message, "-sigfile", &signature]);
+            openssl.args([
+                "pkeyutl", "-verify", "-pubin", "-rawin", "-inkey", &public, "-in", &message, "-sigfile", &signature,
+            ]);
         } else {
             openssl.args(["dgst", "-sha256", "-verify", &public, "-signature", &signature, &message]);
         }
@@ -136,7 +139,11 @@ fn vault_audit_attest_trust_and_node() {
     refused(&device, &["vault", "delete", "--yes", &"a".repeat(32)], 2);
     device.run(&["vault", "delete", "--yes", &vault]).ok();
     assert!(device.run(&["secret", "get", "a"]).code != 0);
-    assert_eq!(node.objects().iter().filter(|(name, _)| name.contains(&vault)).count(), 1, "only the tombstone is left");
+    assert_eq!(
+        node.objects().iter().filter(|(name, _)| name.contains(&vault)).count(),
+        1,
+        "only the tombstone is left"
+    );
     device.run(&["node", "drain"]).ok();
 }
 

@@ -6,10 +6,13 @@ use serde_json::Value;
 fn calls(node: &Node) -> u64 {
     let counts: Value = serde_json::from_str(&node.kms_control(&["counts"])).expect("JSON");
     let calls = counts["counts"].as_object().unwrap_or_else(|| panic!("{counts}"));
-    calls.values().map(|outcomes| match outcomes {
-        Value::Object(outcomes) => outcomes.values().filter_map(Value::as_u64).sum(),
-        other => other.as_u64().unwrap_or(0),
-    }).sum()
+    calls
+        .values()
+        .map(|outcomes| match outcomes {
+            Value::Object(outcomes) => outcomes.values().filter_map(Value::as_u64).sum(),
+            other => other.as_u64().unwrap_or(0),
+        })
+        .sum()
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The main job, as a user does it, and the search for its secrets everywhere that they must not be.
 
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::process::Command;
@@ -9,7 +11,9 @@ use futures_util::StreamExt;
 
 /// Bytes that no other file of this machine has.
 fn recognisable(seed: u8, len: usize) -> Vec<u8> {
-    (0..len).map(|i| u8::try_from((i * 131 + usize::from(seed) * 29 + (i >> 8) * 7) % 251).expect("below 251")).collect()
+    (0..len)
+        .map(|i| u8::try_from((i * 131 + usize::from(seed) * 29 + (i >> 8) * 7) % 251).expect("below 251"))
+        .collect()
 }
 
 #[test]
@@ -18,7 +22,10 @@ fn a_secret_comes_back_after_everything_and_is_seen_nowhere() {
     let traffic = Traffic::record(&node.nats_url());
     let device = node.device("owner");
     let created = device.run(&["vault", "create"]).text();
-    assert!(created.contains("DEV") || created.to_lowercase().contains("development"), "says what it trusted: {created}");
+    assert!(
+        created.contains("DEV") || created.to_lowercase().contains("development"),
+        "says what it trusted: {created}"
+    );
 
     let secret = recognisable(1, 65_536);
     let file = node.path("secret.bin");
@@ -35,7 +42,8 @@ fn a_secret_comes_back_after_everything_and_is_seen_nowhere() {
         let message = node.path("message");
         std::fs::write(&message, b"Pay the bearer ten ducats.").unwrap();
         let (signature, public) = (node.path("signature"), node.path("public.pem"));
-        let sign = ["key", "sign", key, "--file", &message.display().to_string(), "--out", &signature.display().to_string()];
+        let sign =
+            ["key", "sign", key, "--file", &message.display().to_string(), "--out", &signature.display().to_string()];
         device.run(&sign).ok();
         std::fs::write(&public, device.run(&["key", "public", key, "--pem"]).ok()).unwrap();
         let verified = Command::new("openssl")
@@ -136,7 +144,8 @@ fn lock_keys(home: &std::path::Path) -> Vec<Vec<u8>> {
             let text = String::from_utf8_lossy(&std::fs::read(entry.path()).unwrap()).into_owned();
             for (name, value) in text.split('"').collect::<Vec<_>>().windows(3).map(|three| (three[0], three[2])) {
                 let is_private = name.contains("lock_key") || name.contains("secret");
-                let decoded = data_encoding::BASE64.decode(value.as_bytes()).or_else(|_| hex::decode(value).map_err(drop));
+                let decoded =
+                    data_encoding::BASE64.decode(value.as_bytes()).or_else(|_| hex::decode(value).map_err(drop));
                 if let (true, Ok(key)) = (is_private, decoded)
                     && key.len() == 32
                 {

@@ -17,7 +17,9 @@ fn no_development_crate_is_in_their_trees() {
             .expect("cargo runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let tree = String::from_utf8_lossy(&output.stdout);
-        for stand_in in ["casemate-standins", "casemate-standin-kms", "casemate-dev", "casemate-e2e", "rcgen", "proptest"] {
+        for stand_in in
+            ["casemate-standins", "casemate-standin-kms", "casemate-dev", "casemate-e2e", "rcgen", "proptest"]
+        {
             assert!(!tree.lines().any(|line| line.split(' ').next() == Some(stand_in)), "{stand_in} in {package}");
         }
     }

@@ -29,7 +29,9 @@ fn answered_writes_survive_each_part() {
 fn health_tells_the_truth() {
     let mut node = Node::start();
     let (_, health) = node.health().unwrap();
-    for part in ["status", "node", "version", "uptime", "enclave", "nats", "store", "kms", "vaults", "memory", "reasons"] {
+    for part in
+        ["status", "node", "version", "uptime", "enclave", "nats", "store", "kms", "vaults", "memory", "reasons"]
+    {
         assert!(health.to_string().contains(&format!("\"{part}")), "{part} in {health}");
     }
     assert_eq!(node.http("GET", "/vault/health", "").unwrap().0, 200);

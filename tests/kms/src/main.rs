@@ -1,7 +1,7 @@
 //! `standin-kms`: starts the stand-in, or tells a running one to misbehave.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -175,7 +175,8 @@ async fn main() -> ExitCode {
         std::process::abort();
     }));
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colour = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr).init();
     let result = match Cli::parse().action {
         Action::Serve(arguments) => serve(*arguments).await,
         Action::Control { socket, command } => match control::send(&socket, command).await {

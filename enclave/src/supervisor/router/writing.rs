@@ -135,7 +135,7 @@ impl Router {
         let found = self.slots.get(slot_id).filter(is_told).map(|slot| (slot.vault, slot.committed));
         match found.or_else(|| self.deletable(slot_id)) {
             Some((vault, committed)) if tombstone == committed && tombstone > 0 => {
-                out.push(Action::Purge { vault, tombstone })
+                out.push(Action::Purge { vault, tombstone });
             }
             Some(_) => self.violation(slot_id, "a deletion of what is not superseded", out),
             None => {}

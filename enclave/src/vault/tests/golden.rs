@@ -12,9 +12,13 @@ fn objects_are_golden() {
     let (mut node, mut device) = world.created();
     device.ask(&mut node, put("name", b"value")).unwrap();
     device.ask(&mut node, Operation::DeleteVault).unwrap();
-    let found: Vec<_> = node.commits.iter().map(|(version, bytes)| {
-        format!("{version} {} {} {}", bytes.len(), hex::encode(object::hash(bytes)), hex::encode(bytes))
-    }).collect();
+    let found: Vec<_> = node
+        .commits
+        .iter()
+        .map(|(version, bytes)| {
+            format!("{version} {} {} {}", bytes.len(), hex::encode(object::hash(bytes)), hex::encode(bytes))
+        })
+        .collect();
     let golden: Vec<_> = include_str!("golden.txt").lines().collect();
     for (found, wanted) in found.iter().zip(&golden) {
         assert_eq!(found, wanted);

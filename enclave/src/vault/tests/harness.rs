@@ -26,12 +26,6 @@ use crate::vault::manager::Manager;
 #[derive(Debug, Default)]
 pub(crate) struct TestClock(Mutex<Duration>);
 
-impl TestClock {
-    pub(crate) fn advance(&self, by: Duration) {
-        *self.0.lock().unwrap() += by;
-    }
-}
-
 impl Clock for TestClock {
     fn monotonic(&self) -> Duration {
         *self.0.lock().unwrap()
@@ -72,9 +66,11 @@ impl Store {
     }
 
     pub(crate) fn load(&self) -> Vec<VersionObject> {
-        let newest_snapshot = self.versions.iter().rev().find(|(_, bytes)| {
-            Object::parse(bytes).is_ok_and(|object| object.header.kind == Kind::Snapshot)
-        });
+        let newest_snapshot = self
+            .versions
+            .iter()
+            .rev()
+            .find(|(_, bytes)| Object::parse(bytes).is_ok_and(|object| object.header.kind == Kind::Snapshot));
         let from = newest_snapshot.map_or(0, |(version, _)| *version);
         let range = self.versions.range(from..);
         range.map(|(version, bytes)| VersionObject { version: *version, bytes: bytes.clone() }).collect()
@@ -165,7 +161,9 @@ impl<'a> Node<'a> {
                 self.collected = Some(below);
                 self.store.borrow_mut().versions.retain(|version, _| *version >= below);
             }
-            FromManager::Purge { tombstone } => self.store.borrow_mut().versions.retain(|version, _| *version >= tombstone),
+            FromManager::Purge { tombstone } => {
+                self.store.borrow_mut().versions.retain(|version, _| *version >= tombstone)
+            }
             FromManager::Noticed(notice) => self.notices.push(notice),
         }
     }

@@ -16,15 +16,23 @@ fn secrets() {
     assert_eq!(device.ask(&mut node, put("a", &big)), Ok(Answer::Written { revision: 1 }));
     assert_eq!(value(device.ask(&mut node, get("a"))), big);
     assert_eq!(code(device.ask(&mut node, get("b"))), ErrorCode::NotFound);
-    let swap = |expected| Operation::SecretPut { name: "a".into(), value: Secret::new(vec![1]), expected_revision: Some(expected) };
+    let swap = |expected| Operation::SecretPut {
+        name: "a".into(),
+        value: Secret::new(vec![1]),
+        expected_revision: Some(expected),
+    };
     assert_eq!(code(device.ask(&mut node, swap(0))), ErrorCode::Conflict);
     assert_eq!(device.ask(&mut node, swap(1)), Ok(Answer::Written { revision: 2 }));
     let old = Operation::SecretGet { name: "a".into(), revision: Some(1) };
     assert_eq!(value(device.ask(&mut node, old)), big);
-    let Ok(Answer::History { entries }) = device.ask(&mut node, Operation::SecretHistory { name: "a".into() }) else { panic!() };
+    let Ok(Answer::History { entries }) = device.ask(&mut node, Operation::SecretHistory { name: "a".into() }) else {
+        panic!()
+    };
     assert_eq!(entries.iter().map(|entry| (entry.revision, entry.bytes)).collect::<Vec<_>>(), [(2, 1), (1, 65_536)]);
     (0..20).for_each(|i| drop(device.ask(&mut node, put("a", &[i])).unwrap()));
-    let Ok(Answer::History { entries }) = device.ask(&mut node, Operation::SecretHistory { name: "a".into() }) else { panic!() };
+    let Ok(Answer::History { entries }) = device.ask(&mut node, Operation::SecretHistory { name: "a".into() }) else {
+        panic!()
+    };
     assert_eq!(entries.len(), limits::SECRET_HISTORY + 1);
     let delete = Operation::SecretDelete { name: "a".into(), expected_revision: Some(5) };
     assert_eq!(code(device.ask(&mut node, delete)), ErrorCode::Conflict);
@@ -41,7 +49,10 @@ fn lists_have_pages_and_prefixes() {
         device.ask(&mut node, put(&format!("name-{i:03}"), b"x")).unwrap();
     }
     device.ask(&mut node, put("other", b"x")).unwrap();
-    let list = |prefix: &str, after: Option<&str>| Operation::SecretList { prefix: prefix.into(), after: after.map(Into::into) };
+    let list = |prefix: &str, after: Option<&str>| Operation::SecretList {
+        prefix: prefix.into(),
+        after: after.map(Into::into),
+    };
     let Ok(Answer::Secrets { entries, more }) = device.ask(&mut node, list("name", None)) else { panic!() };
     assert_eq!((entries.len(), more), (256, true));
     let last = entries.last().unwrap().name.clone();
@@ -75,7 +86,9 @@ fn keys_sign_agree_encrypt_and_mac() {
     let world = World::new();
     let (mut node, mut device) = world.created();
     for algorithm in KeyAlgorithm::ALL {
-        let Ok(Answer::Key(entry)) = device.ask(&mut node, generate(algorithm.as_str(), algorithm, KeyPolicy::default())) else {
+        let Ok(Answer::Key(entry)) =
+            device.ask(&mut node, generate(algorithm.as_str(), algorithm, KeyPolicy::default()))
+        else {
             panic!()
         };
         let symmetric = matches!(algorithm, KeyAlgorithm::Aes256Gcm | KeyAlgorithm::HmacSha256);
@@ -98,7 +111,9 @@ fn keys_sign_agree_encrypt_and_mac() {
     for name in ["x25519", "p256", "secp256k1"] {
         let other = format!("{name}-peer");
         let algorithm = KeyAlgorithm::ALL.into_iter().find(|algorithm| algorithm.as_str() == name).unwrap();
-        let Ok(Answer::Key(peer)) = device.ask(&mut node, generate(&other, algorithm, KeyPolicy::default())) else { panic!() };
+        let Ok(Answer::Key(peer)) = device.ask(&mut node, generate(&other, algorithm, KeyPolicy::default())) else {
+            panic!()
+        };
         let Ok(Answer::Key(own)) = device.ask(&mut node, Operation::KeyPublic { name: name.into() }) else { panic!() };
         let ours = device.ask(&mut node, Operation::KeyAgree { name: name.into(), peer: peer.public.unwrap() });
         let theirs = device.ask(&mut node, Operation::KeyAgree { name: other, peer: own.public.unwrap() });
@@ -107,9 +122,11 @@ fn keys_sign_agree_encrypt_and_mac() {
         let weak = Operation::KeyAgree { name: name.into(), peer: vec![0; 32] };
         assert_eq!(code(device.ask(&mut node, weak)), ErrorCode::VerificationFailed);
     }
-    let encrypt = Operation::KeyEncrypt { name: "aes256-gcm".into(), plaintext: b"text"[..].into(), associated: vec![1] };
+    let encrypt =
+        Operation::KeyEncrypt { name: "aes256-gcm".into(), plaintext: b"text"[..].into(), associated: vec![1] };
     let Ok(Answer::Ciphertext(ciphertext)) = device.ask(&mut node, encrypt) else { panic!() };
-    let decrypt = |associated| Operation::KeyDecrypt { name: "aes256-gcm".into(), ciphertext: ciphertext.clone(), associated };
+    let decrypt =
+        |associated| Operation::KeyDecrypt { name: "aes256-gcm".into(), ciphertext: ciphertext.clone(), associated };
     assert_eq!(device.ask(&mut node, decrypt(vec![1])), Ok(Answer::Bytes(b"text"[..].into())));
     assert_eq!(code(device.ask(&mut node, decrypt(vec![2]))), ErrorCode::VerificationFailed);
     let mac = Operation::KeyMac { name: "hmac-sha256".into(), message: b"text"[..].into() };
@@ -140,7 +157,10 @@ fn imported_keys_give_published_results() {
         hex::encode(signature),
         "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00"
     );
-    assert_eq!(device.ask(&mut node, Operation::KeyExport { name: "rfc8032".into() }), Ok(Answer::Bytes(material[..].into())));
+    assert_eq!(
+        device.ask(&mut node, Operation::KeyExport { name: "rfc8032".into() }),
+        Ok(Answer::Bytes(material[..].into()))
+    );
     // RFC 7748, section 6.1.
     let alice = hex::decode("77076d0a7318a57d3c16c17251b26645df4c2f92ebc0ee99e65b2c3a1d5a5f1b").unwrap();
     let alice = if alice.len() == 32 { alice } else { unreachable!() };

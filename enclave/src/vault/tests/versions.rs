@@ -194,12 +194,8 @@ fn damaged_objects_are_refused() {
             let mut device = copy(&device);
             let request = device.request(get("a"));
             let refused = device.connect(&mut node, Some(&request)).unwrap_err().code;
-            let allowed = [
-                ErrorCode::StateCorrupt,
-                ErrorCode::NotAuthorised,
-                ErrorCode::LockTurned,
-                ErrorCode::Deleted,
-            ];
+            let allowed =
+                [ErrorCode::StateCorrupt, ErrorCode::NotAuthorised, ErrorCode::LockTurned, ErrorCode::Deleted];
             assert!(allowed.contains(&refused), "version {version}, byte {at}: {refused}");
         }
     }

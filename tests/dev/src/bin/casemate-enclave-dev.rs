@@ -55,16 +55,17 @@ fn main() -> ExitCode {
 
 fn parts(cli: Cli) -> Result<Parts, Box<dyn std::error::Error>> {
     let authority = Arc::new(DevelopmentAuthority::load(&cli.authority)?);
-    let measurements = MeasurementsFile::load(&cli.authority)?.registers().ok_or("the measurements are not of their form")?;
+    let measurements =
+        MeasurementsFile::load(&cli.authority)?.registers().ok_or("the measurements are not of their form")?;
     let (host, port) = cli.kms_endpoint.rsplit_once(':').ok_or("--kms-endpoint is HOST:PORT")?;
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from(std::fs::read(&cli.kms_ca)?))?;
     let endpoint = Endpoint { host: host.to_owned(), port: port.parse()?, roots: Arc::new(roots) };
     let defaults = SandboxOptions::default();
     Ok(Parts {
-        module: Box::new(move || {
-            Ok(Arc::new(SimulatedModule::new(authority, measurements)) as Arc<dyn SecurityModule>)
-        }),
+        module: Box::new(
+            move || Ok(Arc::new(SimulatedModule::new(authority, measurements)) as Arc<dyn SecurityModule>),
+        ),
         clock: Arc::new(SystemClock::new()),
         randomness: Arc::new(OsRandomness),
         link: cli.link,

@@ -21,8 +21,7 @@ pub(super) struct Responder(#[expect(dead_code, reason = "ends with its owner")]
 impl Responder {
     pub(super) async fn start(node: &Node, client: &Client) -> Result<Self> {
         let program = std::env::current_exe()?;
-        let process =
-            Process::start("echo", &node.path("log"), Command::new(program).args(["echo", &node.nats_url()]));
+        let process = Process::start("echo", &node.path("log"), Command::new(program).args(["echo", &node.nats_url()]));
         let start = Instant::now();
         while ask(client).await.is_err() {
             if start.elapsed() > Duration::from_secs(10) {

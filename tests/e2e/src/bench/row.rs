@@ -59,9 +59,13 @@ impl Row {
 
 #[expect(clippy::print_stdout, reason = "the benchmark's result")]
 pub(super) fn print(rows: &[Row]) {
-    println!("{:<16} {:>6} {:>10} {:>10} {:>10} {:>10} {:>7}", "row", "unit", "p50", "p99", "p99.9", "bare p50", "ratio");
+    println!(
+        "{:<16} {:>6} {:>10} {:>10} {:>10} {:>10} {:>7}",
+        "row", "unit", "p50", "p99", "p99.9", "bare p50", "ratio"
+    );
     for row in rows {
-        let optional = |value: Option<f64>, digits| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"));
+        let optional =
+            |value: Option<f64>, digits| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"));
         println!(
             "{:<16} {:>6} {:>10.1} {:>10.1} {:>10.1} {:>10} {:>7}",
             row.name,
