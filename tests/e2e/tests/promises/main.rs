@@ -1,0 +1,10 @@
+//! The promises of the running system, one behaviour a file, in one program: linking is what takes the time.
+
+mod a_stuck_vault_stops_nobody;
+mod commands;
+mod eviction;
+mod kms_is_called_once;
+mod main_job;
+mod managers_are_reaped;
+mod release_binaries;
+mod restarts;
