@@ -27,9 +27,9 @@ stage_build() {
 build_tests() {
     local messages=$root/target/messages.tests.json
     cargo build --release --locked --workspace --all-targets --message-format=json-render-diagnostics >"$messages" || return
-    sed -n -E 's#^.*"manifest_path":"([^"]+)/Cargo.toml".*"test":true\}.*"executable":"([^"]+)".*$#\1 \2#p' "$messages" | sort -u >"$root/target/tests"
+    sed -n -E 's#^.*"manifest_path":"([^"]+)/Cargo.toml".*"profile":\{[^}]*"test":true\}.*"executable":"([^"]+)".*$#\1 \2#p' "$messages" | sort -u >"$root/target/tests"
     [[ -s $root/target/tests ]] || fail "the build made no test program"
-    sed -n -E 's#^.*"test":false\}.*"executable":"([^"]+)".*$#\1#p' "$messages" | grep -E "/($development_binaries)\$" | keep_binaries
+    sed -n -E 's#^.*"profile":\{[^}]*"test":false\}.*"executable":"([^"]+)".*$#\1#p' "$messages" | grep -E "/($development_binaries)\$" | keep_binaries
     rm -f "$messages"
 }
 

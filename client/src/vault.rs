@@ -116,6 +116,8 @@ pub struct Vault<T, K> {
 struct Numbered<'a, T, K> {
     vault: &'a Vault<T, K>,
     sequence: Option<u64>,
+    /// Whether an earlier call sent a request under this number without learning its outcome.
+    reused: bool,
 }
 
 impl<T, K> Drop for Numbered<'_, T, K> {
@@ -212,9 +214,11 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
     /// outcome becoming known gets its old number: asking again is not doing again.
     fn number(&self, operation: &Operation) -> Result<Numbered<'_, T, K>, VaultError> {
         let mut state = self.state();
+        let mut reused = false;
         let sequence = if !operation.is_mutation() && !operation.uses_key() {
             None
         } else if let Some(sequence) = state.record.find_unresolved(operation, &state.busy) {
+            reused = true;
             Some(sequence)
         } else {
             let mut sequence = 0;
@@ -223,15 +227,16 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
             Some(sequence)
         };
         state.busy.extend(sequence);
-        Ok(Numbered { vault: self, sequence })
+        Ok(Numbered { vault: self, sequence, reused })
     }
 
     async fn drive(&self, operation: &Operation, deadline: Instant) -> Result<Answer, VaultError> {
         let mut numbered = self.number(operation)?;
         let mut backoff = Backoff::default();
         let mut at_once = 0;
-        // Whether the request may be executed, or have been, without our knowing.
-        let mut open_ended = false;
+        // Whether the request may be executed, or have been, without our knowing. An earlier call counts: attack stopped, a host that
+        // drops one call's answer and the next call's hello, so that the number is forgotten and the third call executes again.
+        let mut open_ended = numbered.reused;
         let mut last = "nothing was tried".to_owned();
         loop {
             let remaining = deadline.saturating_duration_since(Instant::now());
@@ -245,11 +250,14 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
                 Ok((reply, pending, candidate)) => {
                     if let Outcome::Refused(refusal) = &reply.outcome {
                         last = refusal.to_string();
-                        // These two say so themselves.
+                        // Two of these say so themselves; the third rests on what the host showed of the store.
                         open_ended |= operation.is_mutation()
-                            && matches!(refusal.code, ErrorCode::OutcomeUnknown | ErrorCode::Internal);
+                            && matches!(
+                                refusal.code,
+                                ErrorCode::OutcomeUnknown | ErrorCode::Internal | ErrorCode::Moved
+                            );
                     }
-                    self.take(operation, numbered.sequence, reply, &pending, candidate)
+                    self.take(operation, numbered.sequence, open_ended, reply, &pending, candidate)
                 }
                 Err(problem) => {
                     open_ended |= exposed && operation.is_mutation();
@@ -274,7 +282,7 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
                     self.forget(numbered.sequence)?;
                     drop(numbered);
                     numbered = self.number(operation)?;
-                    open_ended = false;
+                    open_ended = numbered.reused;
                     None
                 }
                 Next::Later(after) => after,

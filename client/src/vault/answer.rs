@@ -11,7 +11,7 @@ use super::attempt::Problem;
 use super::{State, Vault};
 use crate::error::{Contradiction, VaultError};
 use crate::lock::LockKey;
-use crate::record::{Advance, Keep, VaultRecord};
+use crate::record::{Advance, Keep, Life, VaultRecord};
 use crate::retry::{self, Verdict};
 use crate::session::{Fault, Pending};
 use crate::transport::Transport;
@@ -35,6 +35,7 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
         &self,
         operation: &Operation,
         sequence: Option<u64>,
+        open_ended: bool,
         reply: Reply,
         pending: &Pending,
         candidate: Option<LockKey>,
@@ -56,11 +57,16 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
             Outcome::Refused(refusal) => retry::verdict(refusal),
         };
         let renumber = matches!(&reply.outcome, Outcome::Refused(refusal) if refusal.code == ErrorCode::Superseded);
+        // What an earlier attempt may have done is settled by an answer, or by a refusal of a vault that stands open: without a
+        // head it speaks of objects that the host chose to show.
+        let settles = matches!(reply.outcome, Outcome::Done(_)) || !open_ended || reply.head.is_some();
         let resolved = sequence.filter(|sequence| {
-            verdict == Verdict::Final && state.record.unresolved().iter().any(|entry| entry.sequence == *sequence)
+            settles
+                && verdict == Verdict::Final
+                && state.record.unresolved().iter().any(|entry| entry.sequence == *sequence)
         });
         // A version has opened under the new lock key: only now the old one goes.
-        let turned = candidate.filter(|_| reply.head.is_some());
+        let turned = candidate.filter(|_| reply.head.is_some() && matches!(reply.outcome, Outcome::Done(_)));
         if newer.is_some() || resolved.is_some() || turned.is_some() {
             let was_turned = turned.is_some();
             let changed = self.change(&mut state, |record| {
@@ -111,6 +117,11 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
         let error = match (refusal.code, held, found) {
             (ErrorCode::LockTurned, _, _) => {
                 state.connected = None;
+                // Attack stopped: a host that plants a header with a copy of a key of its own, so that the vault which is being
+                // created is sealed under it. A vault that this device has not seen open has no other lock key than the device's.
+                if state.record.life() == Life::Creating || state.record.head().is_none() {
+                    return Some(Next::Fail(VaultError::LockedOut));
+                }
                 let copy = refusal.lock_copy.as_deref();
                 let key = copy.and_then(|copy| LockKey::open_copy(&self.device, self.id, copy).ok());
                 // The same key again would be refused again: this device was revoked, or the copy is false.

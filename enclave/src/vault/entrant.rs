@@ -109,10 +109,10 @@ impl Manager<'_> {
         }
     }
 
-    /// Refuses inside the session that the handshake made; nothing of it is kept.
+    /// Refuses inside the session that the handshake made; nothing of it is kept. Who is not let in learns no head: it would say
+    /// that a version has opened for this device.
     fn turn_away(&mut self, mut entrant: Entrant, refusal: Refusal) {
-        let head = self.head();
-        let reply = Reply { request_hash: entrant.hash, head, outcome: Outcome::Refused(refusal) };
+        let reply = Reply { request_hash: entrant.hash, head: None, outcome: Outcome::Refused(refusal) };
         match entrant.channel.seal(&codec::encode_secret(&reply)) {
             Ok(run) => self.reply(entrant.id, &VaultFrame::Sealed { run }),
             Err(_) => self.refuse(entrant.id, ErrorCode::Internal.into()),
@@ -131,15 +131,9 @@ impl Manager<'_> {
         }
     }
 
-    fn turn_away_stranger(&mut self, mut entrant: Entrant) {
+    fn turn_away_stranger(&mut self, entrant: Entrant) {
         self.out.push(FromManager::Noticed(Notice::Stranger));
-        // A stranger learns no head.
-        let outcome = Outcome::Refused(ErrorCode::NotAuthorised.into());
-        let reply = Reply { request_hash: entrant.hash, head: None, outcome };
-        match entrant.channel.seal(&codec::encode_secret(&reply)) {
-            Ok(run) => self.reply(entrant.id, &VaultFrame::Sealed { run }),
-            Err(_) => self.refuse(entrant.id, ErrorCode::Internal.into()),
-        }
+        self.turn_away(entrant, ErrorCode::NotAuthorised.into());
     }
 
     /// Judges an entrant against the open vault's sealed device list and lock key, and serves its first request.

@@ -92,6 +92,8 @@ pub struct Manager<'a> {
     pub(super) sessions: Sessions,
     queue: VecDeque<Pending>,
     pending_audit: Vec<([u8; 32], AuditEvent)>,
+    /// Of these, the ones in the version that is on its way.
+    audit_in_flight: Vec<([u8; 32], AuditEvent)>,
     stopping: bool,
     pub(super) out: Vec<FromManager>,
 }
@@ -113,6 +115,7 @@ impl<'a> Manager<'a> {
             sessions: Sessions::default(),
             queue: VecDeque::new(),
             pending_audit: Vec::new(),
+            audit_in_flight: Vec::new(),
             stopping: false,
             out: vec![ready],
         }
@@ -414,8 +417,9 @@ impl<'a> Manager<'a> {
             self.phase = Phase::Idle(vault);
             self.answer_callers(callers);
         } else {
-            for (device, event) in mem::take(&mut self.pending_audit) {
-                overlay.audit(&self.context(device), event, None);
+            self.audit_in_flight = mem::take(&mut self.pending_audit);
+            for (device, event) in &self.audit_in_flight {
+                overlay.audit(&self.context(*device), *event, None);
             }
             self.send_version(vault, overlay, tombstone, callers);
         }
@@ -465,6 +469,9 @@ impl<'a> Manager<'a> {
                 self.committed(vault, tombstone, callers);
             }
             CommitResult::NotSent => {
+                // The version is not made after all; what it was to tell waits for the next.
+                let later = mem::replace(&mut self.pending_audit, mem::take(&mut self.audit_in_flight));
+                later.into_iter().for_each(|(device, event)| self.note(device, event));
                 let created = vault.version() > 0;
                 self.phase = if created { Phase::Idle(vault) } else { Phase::Ended };
                 self.fail_callers(callers, &Refusal::retry(ErrorCode::Unavailable, RETRY_MS));

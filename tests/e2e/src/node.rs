@@ -125,8 +125,11 @@ impl Node {
         let configuration = self.path("nats/nats.conf");
         let text = format!("listen: \"127.0.0.1:{}\"\nmax_payload: 1MB\n", self.nats_port);
         fs::write(&configuration, text).expect("a file can be written");
+        let said_before = fs::read_to_string(self.path("log/nats.log")).unwrap_or_default().len();
         let mut nats = self.process("nats", Command::new(nats_server()).arg("--config").arg(configuration));
-        nats.await_ready(PATIENCE, "it listened", |nats| nats.log().contains("Server is ready").then_some(()));
+        nats.await_ready(PATIENCE, "it listened", |nats| {
+            nats.log().get(said_before..)?.contains("Server is ready").then_some(())
+        });
         self.nats = Some(nats);
     }
 

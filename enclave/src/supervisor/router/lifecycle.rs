@@ -5,6 +5,7 @@ use std::time::Duration;
 use casemate_protocol::error::{ErrorCode, Refusal};
 use casemate_protocol::id::VaultId;
 use casemate_protocol::link::{LogEvent, LogLevel, VersionObject};
+use casemate_protocol::object::{Kind, Object};
 
 use super::event::{Action, ManagerExit, Op, RequestId, SlotId, StoreFailed};
 use super::slot::{Closing, HalfOpen, Pending, RETRY_MS, STOP_LIMIT, Slot, Stage, State};
@@ -78,6 +79,7 @@ impl Router {
         let Some(slot) = self.touch(slot_id) else { return };
         let State::HalfOpen(HalfOpen::Preparing { static_key, .. }) = slot.state else { return };
         slot.committed = newest.as_ref().map_or(0, |newest| newest.version);
+        slot.shows_tombstone = newest.as_ref().is_some_and(shows_tombstone);
         slot.state = State::HalfOpen(HalfOpen::Starting);
         let message = ToManager::Start { vault: slot.vault, newest, versions_kept, generation: GENERATION };
         out.push(Action::Send { slot: slot_id, message });
@@ -278,4 +280,9 @@ impl Router {
             self.kill(slot_id, None, out);
         }
     }
+}
+
+/// Whether an object calls itself a tombstone, in its clear header.
+fn shows_tombstone(newest: &VersionObject) -> bool {
+    Object::parse(&newest.bytes).is_ok_and(|object| object.header.kind == Kind::Tombstone)
 }

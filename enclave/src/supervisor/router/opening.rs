@@ -116,7 +116,10 @@ impl Router {
         };
         let versions = std::mem::take(&mut loaded.versions);
         let (static_key, reload, begun) = (opening.static_key, opening.reload, opening.begun);
-        slot.committed = versions.last().map_or(0, |newest| newest.version);
+        // A vault that is open already knows its version: what the host shows on a reload may be junk under a high number.
+        if !reload {
+            slot.committed = versions.last().map_or(0, |newest| newest.version);
+        }
         slot.state = State::Open { static_key };
         slot.released = now;
         slot.last_use = now;

@@ -43,6 +43,8 @@ pub(super) struct Slot {
     pub(super) late_put: Option<Op>,
     /// The newest version known to be durable.
     pub(super) committed: u64,
+    /// Whether the newest version, as the store showed it before the vault was open, calls itself a tombstone.
+    pub(super) shows_tombstone: bool,
     /// The process id, once there is one.
     pub(super) pid: Option<u32>,
     /// When the slot was taken.
@@ -194,6 +196,7 @@ impl Slot {
             commit: None,
             late_put: None,
             committed: 0,
+            shows_tombstone: false,
             pid: None,
             born: now,
             made_ready: Duration::ZERO,

@@ -407,7 +407,9 @@ fn a_strangers_process_stores_nothing_and_deletes_only_behind_a_tombstone() {
     assert!(stage.out.is_empty(), "not before it was told what is there");
     let slot = stage.ready(vault(2));
     stage.from(slot, FromManager::Collect { below: 3 });
-    assert!(stage.out.is_empty());
+    stage.from(slot, FromManager::Purge { tombstone: 3 });
+    assert!(stage.out.is_empty(), "what is there is no tombstone");
+    stage.router.slots.get_mut(slot).expect("it is there").shows_tombstone = true;
     stage.from(slot, FromManager::Purge { tombstone: 3 });
     assert!(stage.has(|action| matches!(action, Action::Purge { tombstone: 3, .. })));
     stage.from(slot, FromManager::Commit { version: 4, object: vec![4] });

@@ -129,9 +129,10 @@ impl Router {
     /// that is half-open still, of a header that nobody has authenticated: a host that plants one deletes no more than it could
     /// delete by itself.
     pub(super) fn purge(&mut self, slot_id: SlotId, tombstone: u64, out: &mut Vec<Action>) {
-        // Not before it was told the newest version: zero would name no tombstone and still delete the keys.
-        let is_told =
-            |slot: &&Slot| matches!(slot.state, State::HalfOpen(HalfOpen::Ready { .. })) && slot.committed > 0;
+        // Attack stopped: a process that a stranger took over, before any device key was shown, that calls a living vault ended.
+        let is_told = |slot: &&Slot| {
+            matches!(slot.state, State::HalfOpen(HalfOpen::Ready { .. })) && slot.committed > 0 && slot.shows_tombstone
+        };
         let found = self.slots.get(slot_id).filter(is_told).map(|slot| (slot.vault, slot.committed));
         match found.or_else(|| self.deletable(slot_id)) {
             Some((vault, committed)) if tombstone == committed && tombstone > 0 => {

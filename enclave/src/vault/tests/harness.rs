@@ -162,7 +162,7 @@ impl<'a> Node<'a> {
                 self.store.borrow_mut().versions.retain(|version, _| *version >= below);
             }
             FromManager::Purge { tombstone } => {
-                self.store.borrow_mut().versions.retain(|version, _| *version >= tombstone)
+                self.store.borrow_mut().versions.retain(|version, _| *version >= tombstone);
             }
             FromManager::Noticed(notice) => self.notices.push(notice),
         }
