@@ -471,7 +471,9 @@ impl<'a> Manager<'a> {
             CommitResult::NotSent => {
                 // The version is not made after all; what it was to tell waits for the next.
                 let later = mem::replace(&mut self.pending_audit, mem::take(&mut self.audit_in_flight));
-                later.into_iter().for_each(|(device, event)| self.note(device, event));
+                for (device, event) in later {
+                    self.note(device, event);
+                }
                 let created = vault.version() > 0;
                 self.phase = if created { Phase::Idle(vault) } else { Phase::Ended };
                 self.fail_callers(callers, &Refusal::retry(ErrorCode::Unavailable, RETRY_MS));
