@@ -167,3 +167,21 @@ fn replayed_and_forged_frames() {
     assert_eq!(node.notices, [Notice::BadFrame, Notice::BadFrame]);
     assert_eq!(world.store.borrow().versions.len() as u64, version);
 }
+
+#[test]
+fn a_head_older_than_the_kept_history_needs_a_person() {
+    let world = World::new();
+    let (mut node, mut device) = world.created();
+    let first = device.head;
+    device.ask(&mut node, put("a", b"1")).unwrap();
+    let second = device.head;
+    for _ in 0..casemate_protocol::limits::HEAD_HASHES {
+        device.ask(&mut node, put("a", b"2")).unwrap();
+    }
+    let mut request = device.request(get("a"));
+    request.head = second;
+    assert_eq!(value(device.send(&mut node, &request)), b"2", "the last 1,024 are known");
+    let mut request = device.request(get("a"));
+    request.head = first;
+    assert_eq!(code(device.send(&mut node, &request)), ErrorCode::HistoryUnknown);
+}
