@@ -7,11 +7,11 @@ release_packages=(casemate-enclave casemate-parent casemate-client)
 # Binaries of the development packages, which do not ship, come out of the build that makes the tests.
 development_binaries='casemate-(dev|dev-authority|enclave-dev|bench)|standin-kms'
 
+# What lints is installed by the stage that lints, on its own minutes.
 stage_install() {
     install_build
     install_run
-    install_lint
-    good "nats-server $("$nats_server" --version | sed 's/.*v//'), $("$deny" --version), $(rustc --version | cut -d' ' -f1-2)"
+    good "nats-server $("$nats_server" --version | sed 's/.*v//'), $(rustc --version | cut -d' ' -f1-2)"
 }
 
 # Every crate is compiled once for each release package and once for all tests together: the tests' programs are run by their
@@ -93,12 +93,12 @@ build_all() {
 
 stage_lint() {
     local failed=0 manifest
+    install_lint
     cargo fmt --all --check || { bad "format: cargo fmt --all mends it" && failed=1; }
     for manifest in */fuzz/Cargo.toml; do
         [[ -e $manifest ]] || continue
         cargo fmt --manifest-path "$manifest" --check || { bad "format: cargo fmt --manifest-path $manifest mends it" && failed=1; }
     done
-    install_deny
     "$deny" --log-level error check --allow unused-wrapper bans licenses sources || { bad "cargo deny: bans, licenses, sources" && failed=1; }
     lint_release_trees || failed=1
     lint_advisories || failed=1
