@@ -12,7 +12,7 @@ use answer::Next;
 pub use operations::{AuditPage, SecretValue};
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use casemate_protocol::error::{ErrorCode, Refusal};
 use casemate_protocol::head::Head;
@@ -21,13 +21,12 @@ use casemate_protocol::limits;
 use casemate_protocol::reply::{Answer, Outcome};
 use casemate_protocol::request::{Operation, accept_rollback_bytes};
 use casemate_protocol::subject::Subjects;
-use tokio::time::Instant;
 
 use crate::device::Device;
 use crate::error::VaultError;
 use crate::judge::Trusted;
 use crate::lock::LockKey;
-use crate::random;
+use crate::outside::{Outside, System, until};
 use crate::record::{Keep, Life, VaultRecord};
 use crate::retry::{self, Backoff};
 use crate::session::Session;
@@ -44,19 +43,14 @@ pub struct VaultOptions {
     pub subjects: Subjects,
     /// How long one operation may take, all its attempts together: 1 ms to 60 s.
     pub deadline: Duration,
-    /// Unix seconds, for judging evidence.
-    pub now: fn() -> u64,
+    /// Time and chance.
+    pub outside: Arc<dyn Outside>,
 }
 
 impl Default for VaultOptions {
     fn default() -> Self {
-        Self { subjects: Subjects::default(), deadline: limits::DEADLINE_DEFAULT, now: unix_now }
+        Self { subjects: Subjects::default(), deadline: limits::DEADLINE_DEFAULT, outside: Arc::new(System::default()) }
     }
-}
-
-/// The system's time in Unix seconds.
-pub fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// What a vault is put together from.
@@ -174,6 +168,11 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
         }
     }
 
+    /// Monotonic time.
+    fn now(&self) -> Duration {
+        self.options.outside.monotonic()
+    }
+
     /// Changes the record: written down first, believed then.
     fn change(&self, state: &mut State, change: impl FnOnce(&mut VaultRecord)) -> Result<(), VaultError> {
         let mut record = state.record.clone();
@@ -190,12 +189,12 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
     pub async fn perform(&self, operation: &Operation) -> Result<Answer, VaultError> {
         operation.validate().map_err(VaultError::Refused)?;
         self.check_life(operation)?;
-        let deadline = Instant::now() + self.options.deadline.min(limits::DEADLINE_MAX);
+        let deadline = self.now() + self.options.deadline.min(limits::DEADLINE_MAX);
         let _permit = if operation.is_mutation() {
-            let permit = tokio::time::timeout_at(deadline, self.mutations.acquire()).await;
+            let permit = until(&*self.options.outside, deadline, self.mutations.acquire()).await;
             let timed_out =
-                |_| VaultError::TimedOut { last: "too many changes of this device are under way".to_owned() };
-            Some(permit.map_err(timed_out)?.expect("the semaphore is never closed"))
+                || VaultError::TimedOut { last: "too many changes of this device are under way".to_owned() };
+            Some(permit.ok_or_else(timed_out)?.expect("the semaphore is never closed"))
         } else {
             None
         };
@@ -230,7 +229,7 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
         Ok(Numbered { vault: self, sequence, reused })
     }
 
-    async fn drive(&self, operation: &Operation, deadline: Instant) -> Result<Answer, VaultError> {
+    async fn drive(&self, operation: &Operation, deadline: Duration) -> Result<Answer, VaultError> {
         let mut numbered = self.number(operation)?;
         let mut backoff = Backoff::default();
         let mut at_once = 0;
@@ -239,7 +238,7 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
         let mut open_ended = numbered.reused;
         let mut last = "nothing was tried".to_owned();
         loop {
-            let remaining = deadline.saturating_duration_since(Instant::now());
+            let remaining = deadline.saturating_sub(self.now());
             if remaining < Duration::from_millis(1) {
                 return Err(self.give_up(operation, numbered.sequence, open_ended, last));
             }
@@ -287,9 +286,9 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
                 }
                 Next::Later(after) => after,
             };
-            let pause = backoff.pause(pause, random::jitter());
-            let remaining = deadline.saturating_duration_since(Instant::now());
-            tokio::time::sleep(pause.min(remaining)).await;
+            let pause = backoff.pause(pause, self.options.outside.jitter());
+            let remaining = deadline.saturating_sub(self.now());
+            self.options.outside.sleep(pause.min(remaining)).await;
         }
     }
 

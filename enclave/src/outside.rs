@@ -86,6 +86,20 @@ pub trait Clock: Send + Sync + fmt::Debug {
     fn monotonic(&self) -> Duration;
     /// Seconds since the Unix epoch, from the enclave's own kernel clock.
     fn unix_seconds(&self) -> u64;
+    /// Ends when `duration` has passed. A clock that is moved by hand and says nothing else waits in real time.
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(async move { tokio::time::sleep(duration).await })
+    }
+}
+
+/// What `future` gives within `duration` of `clock`; nothing when that ends first.
+pub async fn within<T>(clock: &dyn Clock, duration: Duration, future: impl Future<Output = T>) -> Option<T> {
+    let limit = clock.sleep(duration);
+    tokio::select! {
+        biased;
+        value = future => Some(value),
+        () = limit => None,
+    }
 }
 
 /// Randomness: one getrandom(2) call per request, never a userspace generator (a fork would duplicate it).
@@ -138,6 +152,18 @@ pub enum KeyServiceError {
     /// It answered with something that it must not (another KeyId, a `Plaintext`, a malformed envelope): a host that forges?
     #[error("the key service's answer was not believed: {0}")]
     NotBelieved(&'static str),
+}
+
+/// Whether a refusal's code speaks of the ciphertext that was shown, which comes from the host, and not of this enclave or its key.
+pub fn speaks_of_the_ciphertext(code: &str) -> bool {
+    matches!(code, "InvalidCiphertextException" | "IncorrectKeyException")
+}
+
+impl KeyServiceError {
+    /// Whether it is a refusal of the ciphertext that was shown: one of another context or key, or none at all.
+    pub fn speaks_of_the_ciphertext(&self) -> bool {
+        matches!(self, Self::Refused(code) if speaks_of_the_ciphertext(code))
+    }
 }
 
 /// The key service: makes and unseals shard keys for attested enclaves.

@@ -14,9 +14,9 @@ use super::output::CliError;
 use crate::error::VaultError;
 use crate::home;
 use crate::judge::{Distrust, Grounds};
+use crate::outside::unix_now;
 use crate::random;
 use crate::transport::Transport;
-use crate::vault::unix_now;
 
 /// Ask any node for fresh evidence and judge it.
 ///

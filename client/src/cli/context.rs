@@ -15,7 +15,7 @@ use crate::judge::{Image, Trusted};
 use crate::record::{Life, VaultRecord};
 use crate::transport::{NatsOptions, NatsTransport};
 use crate::trust::Roots;
-use crate::vault::{Vault, VaultOptions, VaultParts, unix_now};
+use crate::vault::{Vault, VaultOptions, VaultParts};
 
 /// Options of every command.
 #[derive(Debug, Clone, clap::Args)]
@@ -168,7 +168,11 @@ impl Context {
         record: VaultRecord,
         keeper: VaultKeeper,
     ) -> Result<OpenVault, CliError> {
-        let options = VaultOptions { subjects: self.subjects().clone(), deadline: self.globals.timeout, now: unix_now };
+        let options = VaultOptions {
+            subjects: self.subjects().clone(),
+            deadline: self.globals.timeout,
+            ..VaultOptions::default()
+        };
         let (device, trust, roots) = (home.device()?, home.trust()?, Arc::clone(&self.roots));
         Ok(Vault::new(VaultParts { transport, keeper, device, roots, trust, options }, record))
     }

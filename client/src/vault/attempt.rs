@@ -9,12 +9,12 @@ use casemate_protocol::frame::DeviceFrame;
 use casemate_protocol::reply::{Outcome, Reply};
 use casemate_protocol::request::{Operation, Request};
 use casemate_protocol::session::SessionError;
-use tokio::time::Instant;
 
 use super::{Connected, Vault};
 use crate::error::VaultError;
 use crate::judge::{Grounds, Image};
 use crate::lock::LockKey;
+use crate::outside;
 use crate::record::Keep;
 use crate::session::{Fault, Greeting, Pending};
 use crate::transport::{Transport, TransportError};
@@ -42,12 +42,12 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
         within: Duration,
         exposed: &mut bool,
     ) -> Result<Answered, Problem> {
-        let until = Instant::now() + within;
+        let until = self.now() + within;
         let connected = if let Some(connected) = self.connected() {
             connected
         } else {
-            let guard = tokio::time::timeout_at(until, self.connecting.lock()).await;
-            let _guard = guard.map_err(|_| TransportError::TimedOut)?;
+            let guard = outside::until(&*self.options.outside, until, self.connecting.lock()).await;
+            let _guard = guard.ok_or(TransportError::TimedOut)?;
             // Another request may have made a session while this one waited.
             if let Some(connected) = self.connected() {
                 connected
@@ -79,14 +79,14 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
         &self,
         sequence: Option<u64>,
         operation: &Operation,
-        until: Instant,
+        until: Duration,
         exposed: &mut bool,
     ) -> Result<Option<Answered>, Problem> {
         let (greeting, hello) = Greeting::start(self.device.static_secret(), self.id);
         let judging = greeting.welcome(&self.send(&hello, until).await?)?;
         let believed = {
             let state = self.state();
-            let grounds = Grounds { roots: &self.roots, trust: &state.trust, now: (self.options.now)() };
+            let grounds = Grounds { roots: &self.roots, trust: &state.trust, now: self.options.outside.unix_seconds() };
             let believed = judging.believe(&grounds, state.record.cluster());
             believed.map_err(|distrust| Problem::Final(distrust.into()))?
         };
@@ -124,8 +124,8 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
         Ok(())
     }
 
-    async fn send(&self, frame: &DeviceFrame, until: Instant) -> Result<Bytes, TransportError> {
-        let within = until.saturating_duration_since(Instant::now());
+    async fn send(&self, frame: &DeviceFrame, until: Duration) -> Result<Bytes, TransportError> {
+        let within = until.saturating_sub(self.now());
         if within < Duration::from_millis(1) {
             return Err(TransportError::TimedOut);
         }

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
+use casemate_client::outside::unix_now;
 use casemate_client::record::Life;
 use casemate_client::trust::{ClusterText, Measurements, SelfBuilt, TrustFile};
-use casemate_client::vault::{VaultParts, unix_now};
+use casemate_client::vault::VaultParts;
 use casemate_client::{Device, Keep, Roots, Transport, TransportError, Trust, Vault, VaultOptions, VaultRecord};
 use casemate_protocol::codec;
 use casemate_protocol::error::{ErrorCode, Refusal};

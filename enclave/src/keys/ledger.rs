@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use super::cache::Counters;
-use crate::outside::{BoxFuture, Clock, GeneratedKey, KeyContext, KeyService, KeyServiceError};
+use crate::outside::{BoxFuture, Clock, GeneratedKey, KeyContext, KeyService, KeyServiceError, within};
 
 /// Calls under way at most. After a restart every shard asks at once; the key service throttles whole accounts.
 const CONCURRENT_CALLS: usize = 16;
@@ -51,6 +51,8 @@ pub struct KmsStatus {
     pub throttled: u64,
     /// Calls that failed, throttled ones included.
     pub failures: u64,
+    /// Calls whose answer was not believed; failures too.
+    pub forged: u64,
     /// Why the newest failed call failed.
     pub last_error: Option<String>,
     /// How long the newest call took.
@@ -63,6 +65,7 @@ pub struct Ledger {
     calls: u64,
     throttled: u64,
     failures: u64,
+    forged: u64,
     last_error: Option<String>,
     latency: Option<Duration>,
     failing: bool,
@@ -79,11 +82,11 @@ impl Ledger {
         };
         self.failures += 1;
         self.throttled += u64::from(matches!(error, KeyServiceError::Throttled));
+        self.forged += u64::from(matches!(error, KeyServiceError::NotBelieved(_)));
         self.last_error = Some(error.to_string());
         // A refused ciphertext speaks of that ciphertext, which comes from the host, not of the key service. Otherwise the host
         // could paint a healthy key service as failing with one bad object.
-        self.failing = !matches!(error, KeyServiceError::Refused(code)
-            if matches!(code.as_str(), "InvalidCiphertextException" | "IncorrectKeyException"));
+        self.failing = !error.speaks_of_the_ciphertext();
     }
 
     /// The status now, with `cached` keys in memory.
@@ -99,6 +102,7 @@ impl Ledger {
             calls: self.calls,
             throttled: self.throttled,
             failures: self.failures,
+            forged: self.forged,
             last_error: self.last_error.clone(),
             latency: self.latency,
         }
@@ -126,9 +130,9 @@ impl Recorded {
     async fn call<T>(&self, call: BoxFuture<'_, Result<T, KeyServiceError>>) -> Result<T, KeyServiceError> {
         let _permit = self.permits.acquire().await.expect("the semaphore is never closed");
         let begun = self.clock.monotonic();
-        let result = tokio::time::timeout(CALL_DEADLINE, call)
+        let result = within(&*self.clock, CALL_DEADLINE, call)
             .await
-            .unwrap_or_else(|_| Err(KeyServiceError::Unavailable(format!("no answer within {CALL_DEADLINE:?}"))));
+            .unwrap_or_else(|| Err(KeyServiceError::Unavailable(format!("no answer within {CALL_DEADLINE:?}"))));
         let took = self.clock.monotonic().saturating_sub(begun);
         self.ledger().record(result.as_ref().err(), took);
         result

@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use super::cache::{Action, Cache, Failure, Lookup, Policy, Waiter};
 use super::ledger::{KmsStatus, Recorded};
 use super::stored::{self, SealedShardKey, Slot};
-use crate::outside::{BlobStore, BoxFuture, Clock, KeyService, KeyServiceError, Randomness};
+use crate::outside::{BlobStore, BoxFuture, Clock, KeyService, KeyServiceError, Randomness, within};
 
 /// How long one load may take, whoever waits for it: two calls to the key service and a few to the store.
 const LOAD_DEADLINE: Duration = Duration::from_secs(15);
@@ -190,7 +190,7 @@ impl ShardKeyring {
         deadline: Duration,
     ) -> Result<Arc<ShardKey>, ShardKeyError> {
         let slot = Slot { shard, generation };
-        within(deadline, async {
+        self.in_time(deadline, async {
             let sealed = get(&self.0, slot).await?;
             let result = get(&self.0, sealed).await;
             if let Err(Failure { error: KeyServiceError::Refused(_) | KeyServiceError::NotBelieved(_), .. }) = &result {
@@ -215,7 +215,23 @@ impl ShardKeyring {
         deadline: Duration,
     ) -> Result<Arc<ShardKey>, ShardKeyError> {
         let sealed = SealedShardKey::new(Slot { shard, generation }, blob)?;
-        within(deadline, get(&self.0, sealed)).await
+        self.in_time(deadline, get(&self.0, sealed)).await
+    }
+
+    async fn in_time(
+        &self,
+        deadline: Duration,
+        key: impl Future<Output = Result<Arc<ShardKey>, Failure>> + Send,
+    ) -> Result<Arc<ShardKey>, ShardKeyError> {
+        match within(&*self.0.clock, deadline, key).await {
+            Some(result) => result.map_err(ShardKeyError::from),
+            None => Err(ShardKeyError::DeadlineExceeded),
+        }
+    }
+
+    /// The clock by which keys age.
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.0.clock
     }
 
     /// Drops and wipes every key of `shard`: it has moved to another node.
@@ -235,11 +251,9 @@ impl ShardKeyring {
 
     /// Refreshes keys in the background and drops those past their hard limit, until the task is dropped.
     pub async fn run(self) {
-        let mut ticks = tokio::time::interval(TICK);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
             self.tick();
+            self.0.clock.sleep(TICK).await;
         }
     }
 
@@ -289,7 +303,8 @@ impl Load for Slot {
     fn load<'a>(&'a self, inner: &'a Inner) -> BoxFuture<'a, Result<SealedShardKey, KeyServiceError>> {
         let pause = |attempt: u32| {
             let full = inner.backoff_base.saturating_mul(2_u32.saturating_pow(attempt - 1)).min(Duration::from_secs(2));
-            full / 2 + (full / 2).mul_f64(f64::from(inner.jitter()) / f64::from(u32::MAX))
+            let pause = full / 2 + (full / 2).mul_f64(f64::from(inner.jitter()) / f64::from(u32::MAX));
+            inner.clock.sleep(pause)
         };
         Box::pin(stored::establish(*self, &inner.cluster_id, &inner.service, &*inner.store, pause))
     }
@@ -316,16 +331,6 @@ impl Inner {
         let mut bytes = [0; 4];
         self.randomness.fill(&mut bytes);
         u32::from_ne_bytes(bytes)
-    }
-}
-
-async fn within(
-    deadline: Duration,
-    key: impl Future<Output = Result<Arc<ShardKey>, Failure>> + Send,
-) -> Result<Arc<ShardKey>, ShardKeyError> {
-    match tokio::time::timeout(deadline, key).await {
-        Ok(result) => result.map_err(ShardKeyError::from),
-        Err(_) => Err(ShardKeyError::DeadlineExceeded),
     }
 }
 
@@ -368,7 +373,7 @@ fn perform<K: Load>(inner: &Arc<Inner>, shelf: &mut Shelved<K, K::Value>, action
             Action::Start(key) => {
                 let inner = Arc::clone(inner);
                 tokio::spawn(async move {
-                    let result = tokio::time::timeout(LOAD_DEADLINE, key.load(&inner)).await.unwrap_or_else(|_| {
+                    let result = within(&*inner.clock, LOAD_DEADLINE, key.load(&inner)).await.unwrap_or_else(|| {
                         Err(KeyServiceError::Unavailable(format!("no shard key within {LOAD_DEADLINE:?}")))
                     });
                     let (now, jitter) = (inner.clock.monotonic(), inner.jitter());

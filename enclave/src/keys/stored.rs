@@ -10,14 +10,13 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use casemate_protocol::id::Shard;
 use casemate_protocol::path;
 use sha2::{Digest, Sha256};
 
 use super::SHARD_BLOB_BYTES;
-use crate::outside::{BlobStore, KeyContext, KeyService, KeyServiceError, PutOutcome};
+use crate::outside::{BlobStore, BoxFuture, KeyContext, KeyService, KeyServiceError, PutOutcome};
 
 /// Names a shard key: its shard and generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -97,7 +96,7 @@ pub(super) async fn establish(
     cluster_id: &str,
     service: &dyn KeyService,
     store: &dyn BlobStore,
-    pause: impl Fn(u32) -> Duration,
+    pause: impl Fn(u32) -> BoxFuture<'static, ()> + Sync,
 ) -> Result<SealedShardKey, KeyServiceError> {
     let path = path::shard_key(slot.shard, slot.generation);
     let read = async || match store.get(&path, SHARD_BLOB_BYTES).await {
@@ -127,6 +126,6 @@ pub(super) async fn establish(
                 tracing::warn!(%path, attempt, created, %error, "the shard key's object cannot be read back");
             }
         }
-        tokio::time::sleep(pause(attempt)).await;
+        pause(attempt).await;
     }
 }

@@ -16,12 +16,15 @@ use super::log::Log;
 use super::router::{GENERATION, VaultKey};
 use crate::keys::shards::{ShardKeyError, ShardKeyring};
 use crate::keys::wrap::WrappedVaultKey;
-use crate::outside::{BlobStore, PutOutcome, Randomness};
+use crate::outside::{BlobStore, PutOutcome, Randomness, speaks_of_the_ciphertext};
 
 /// How long one shard key is waited for.
 const SHARD_KEY_DEADLINE: Duration = Duration::from_secs(8);
 /// Tries to store a new vault's key.
 const CREATE_ATTEMPTS: u32 = 6;
+
+/// A stored key does not authenticate. The router counts it and tells.
+const CORRUPT: Refusal = Refusal::new(ErrorCode::StateCorrupt);
 
 /// Gives vault keys.
 #[derive(Debug, Clone)]
@@ -56,11 +59,11 @@ impl VaultKeys {
     /// Unwraps a key object. The shard key comes from the copy that the object carries: it opens whatever the store shows as the
     /// shard's own object, and shares its place in memory with that when both are the same.
     async fn unwrap(&self, vault: VaultId, generation: u32, object: &[u8]) -> Result<VaultKey, Refusal> {
-        let wrapped = WrappedVaultKey::from_bytes(object).map_err(|_| self.corrupt())?;
+        let wrapped = WrappedVaultKey::from_bytes(object).map_err(|_| CORRUPT)?;
         let blob = wrapped.shard_blob();
         let shard_key = self.keyring.shard_key_from_blob(vault.shard(), generation, blob, SHARD_KEY_DEADLINE).await;
         let shard_key = shard_key.map_err(|error| self.refusal(&error))?;
-        let key = wrapped.open(&shard_key, vault, generation).map_err(|_| self.corrupt())?;
+        let key = wrapped.open(&shard_key, vault, generation).map_err(|_| CORRUPT)?;
         Ok(VaultKey { key: Secret::from(key.as_slice()), generation })
     }
 
@@ -83,15 +86,10 @@ impl VaultKeys {
             }
             let mut salt = [0; 8];
             self.randomness.fill(&mut salt);
-            tokio::time::sleep(backoff::wait(attempt, u64::from_ne_bytes(salt))).await;
+            self.keyring.clock().sleep(backoff::wait(attempt, u64::from_ne_bytes(salt))).await;
         }
         self.log.tell(LogLevel::Warn, LogEvent::StoreFailed, None);
         Err(Refusal::retry(ErrorCode::Unavailable, 1000))
-    }
-
-    fn corrupt(&self) -> Refusal {
-        self.log.tell(LogLevel::Error, LogEvent::StateCorrupt, None);
-        Refusal::new(ErrorCode::StateCorrupt)
     }
 
     fn refusal(&self, error: &ShardKeyError) -> Refusal {
@@ -103,6 +101,8 @@ impl VaultKeys {
                 self.log.tell(LogLevel::Warn, LogEvent::KeyServiceFailed, Some(throttled));
                 Refusal::retry(ErrorCode::Unavailable, retry(retry_after))
             }
+            // Attack stopped: a planted ciphertext, of another shard, cluster or account. It says nothing of this enclave.
+            ShardKeyError::Refused { code, .. } if speaks_of_the_ciphertext(code) => CORRUPT,
             ShardKeyError::Refused { retry_after, .. } => {
                 self.log.tell(LogLevel::Error, LogEvent::KeyServiceRefused, None);
                 Refusal::retry(ErrorCode::AccessRefused, retry(retry_after))
@@ -111,7 +111,7 @@ impl VaultKeys {
                 self.log.tell(LogLevel::Error, LogEvent::KeyServiceForged, None);
                 Refusal::retry(ErrorCode::Unavailable, retry(retry_after))
             }
-            ShardKeyError::BlobLength(_) => self.corrupt(),
+            ShardKeyError::BlobLength(_) => CORRUPT,
             ShardKeyError::DeadlineExceeded => {
                 self.log.tell(LogLevel::Warn, LogEvent::KeyServiceFailed, None);
                 Refusal::retry(ErrorCode::Unavailable, 1000)
