@@ -162,6 +162,7 @@ fn supervise(parts: Parts) -> Result<std::convert::Infallible, BootError> {
         commands: commands.clone(),
         credentials,
         store: store.clone(),
+        dialler: Arc::clone(&dialler),
         log: log.clone(),
         clock: Arc::clone(&parts.clock),
         sandbox: zygote.layers_in_force().iter().map(ToString::to_string).collect(),

@@ -190,4 +190,19 @@ pub enum Notice {
     /// A device without a place in the header asked.
     #[n(4)]
     Stranger,
+    /// A device holds a head that is older than the kept history.
+    #[n(5)]
+    HistoryUnknown,
+    /// A head was presented that this vault did not make.
+    #[n(6)]
+    HeadInvalid,
+    /// A device that says it holds a head of this vault asked, and the store shows none of it. Nobody has authenticated that head.
+    #[n(7)]
+    Vanished,
+    /// A lock key was presented that is not the newest version's.
+    #[n(8)]
+    LockTurned,
+    /// A frame was for a session that is not there.
+    #[n(9)]
+    SessionUnknown,
 }

@@ -100,6 +100,16 @@ pub enum CloseReason {
     Window,
 }
 
+impl CloseReason {
+    /// Whether the other side broke the rules, rather than ended or failed.
+    pub const fn is_violation(self) -> bool {
+        match self {
+            Self::Record(_) | Self::StrayReply | Self::Window => true,
+            Self::Ended | Self::Local | Self::Io(_) | Self::Stalled => false,
+        }
+    }
+}
+
 /// One connection.
 #[derive(Debug)]
 pub struct Connection {

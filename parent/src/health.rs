@@ -3,6 +3,7 @@
 //! A part counts as well only while a real round trip to it is younger than its limit; a part that was never reached is not
 //! well, so a node starts unhealthy.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -264,7 +265,9 @@ pub fn page(node: &str, cluster: &str, observed: &Observed) -> Value {
             "throttled": health.kms.throttled,
             "failures": health.kms.failures,
             "latency_ms": health.kms.latency_ms,
+            "forged": health.kms.forged,
         },
+        "refusals": health.refusals.named().collect::<BTreeMap<_, _>>(),
         "vaults": {
             "resident": health.vaults.resident,
             "half_open": health.vaults.half_open,

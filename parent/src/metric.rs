@@ -102,6 +102,7 @@ fn describe() {
     describe_gauge!("casemate_vaults", "Vaults by state");
     describe_gauge!("casemate_vault_limit", "Vaults that may be resident");
     describe_counter!("casemate_vault_events_total", "What happened to vaults since the enclave's boot");
+    describe_counter!("casemate_refusals_total", "What the enclave did not believe since its boot, by kind");
     describe_counter!("casemate_kms_events_total", "Key cache and key service since the enclave's boot");
     describe_gauge!("casemate_kms_latency_milliseconds", "Time of the last call of the key service");
 }
@@ -141,6 +142,9 @@ pub fn enclave(health: &EnclaveHealth) {
     ] {
         counter!("casemate_vault_events_total", "event" => event).absolute(value);
     }
+    for (kind, value) in health.refusals.named() {
+        counter!("casemate_refusals_total", "kind" => kind).absolute(value);
+    }
     let kms = &health.kms;
     for (event, value) in [
         ("hit", kms.hits),
@@ -148,6 +152,7 @@ pub fn enclave(health: &EnclaveHealth) {
         ("call", kms.calls),
         ("throttled", kms.throttled),
         ("failure", kms.failures),
+        ("forged", kms.forged),
     ] {
         counter!("casemate_kms_events_total", "event" => event).absolute(value);
     }

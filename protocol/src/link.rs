@@ -506,6 +506,43 @@ pub struct EnclaveHealth {
     /// Answers of the object store that were failures.
     #[n(11)]
     pub store_failures: u64,
+    /// What was not believed. A host can write a zero here as well as any other number: it tells honest operators.
+    #[n(12)]
+    #[cbor(default)]
+    pub refusals: RefusalNumbers,
+}
+
+macro_rules! refusal_numbers {
+    ($($number:literal $name:ident $text:literal)*) => {
+        /// What was refused since boot because somebody lied, or erred in the same way: one number for each kind.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+        #[cbor(map)]
+        pub struct RefusalNumbers {
+            $(#[doc = $text] #[n($number)] pub $name: u64,)*
+        }
+
+        impl RefusalNumbers {
+            /// Each number with its name, as health and metrics show them.
+            pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name)),*].into_iter()
+            }
+        }
+    };
+}
+
+refusal_numbers! {
+    0 rollback "A device presented a newer head than the store showed."
+    1 fork "A device presented another history than the store showed."
+    2 history_unknown "A device presented a head that is older than the kept history."
+    3 head_invalid "A head was presented that its vault did not make."
+    4 vanished "A vault was not there for a device that says it holds a head of it. Unauthenticated."
+    5 lock_turned "A lock key was presented that is not the one of the newest version."
+    6 state_corrupt "A stored object or a stored key did not authenticate."
+    7 bad_frame "A frame was malformed, forged or replayed."
+    8 session_unknown "A frame was for a session that its vault does not know: an eviction, or a frame carried elsewhere."
+    9 stranger "A device without a place in the vault asked."
+    10 link_broken "The parent broke the rules of the link; the connection was ended."
+    11 reconfiguration "Another trust configuration was offered after the first."
 }
 
 /// Vaults in numbers.
@@ -575,6 +612,10 @@ pub struct KmsNumbers {
     /// The last call's time, milliseconds.
     #[n(7)]
     pub latency_ms: u64,
+    /// Answers that the key service cannot have given, and stored shard keys that cannot be any; failures too.
+    #[n(8)]
+    #[cbor(default)]
+    pub forged: u64,
 }
 
 /// One resident vault, for operators. Its id is no secret: it is a NATS subject.

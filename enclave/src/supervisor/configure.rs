@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -101,6 +102,8 @@ pub struct Configurator {
     parts: ConfiguratorParts,
     /// Whether the PCR holds the cluster id already, and of which configuration.
     locked: Mutex<Option<ClusterId>>,
+    /// How often another one was offered.
+    refused: AtomicU64,
 }
 
 impl fmt::Debug for Configurator {
@@ -112,12 +115,17 @@ impl fmt::Debug for Configurator {
 impl Configurator {
     /// A configurator of a node that belongs to no cluster yet.
     pub fn new(parts: ConfiguratorParts) -> Self {
-        Self { parts, locked: Mutex::new(None) }
+        Self { parts, locked: Mutex::new(None), refused: AtomicU64::new(0) }
     }
 
     /// How the key service does; none before configuration.
     pub fn key_service(&self) -> Option<KmsStatus> {
         self.parts.keys.get().map(|keys| keys.keyring.status())
+    }
+
+    /// How often another trust configuration was offered after the first.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Takes a trust configuration and the tuning.
@@ -134,7 +142,8 @@ impl Configurator {
         let id = ClusterId::of(&bytes);
         match *locked {
             Some(present) if present != id => {
-                self.parts.log.tell(LogLevel::Error, LogEvent::ReconfigureRefused, None);
+                let count = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
+                self.parts.log.tell(LogLevel::Error, LogEvent::ReconfigureRefused, Some(count));
                 return Err(ConfigureError::Other);
             }
             Some(_) => {}
@@ -197,7 +206,7 @@ impl Configurator {
 }
 
 /// The cache's policy. Times come from the parent: a long one keeps a key that was released to this enclave, a short one costs calls.
-fn policy(tuning: &Tuning) -> Policy {
+pub(crate) fn policy(tuning: &Tuning) -> Policy {
     let hours = |hours| Duration::from_hours(hours);
     let ttl = Duration::from_millis(tuning.shard_key_ttl_ms).clamp(Duration::from_secs(1), hours(24));
     let hard_limit = Duration::from_millis(tuning.shard_key_hard_ms).clamp(ttl, hours(24));

@@ -11,13 +11,14 @@ use casemate_protocol::codec;
 use casemate_protocol::error::ErrorCode;
 use casemate_protocol::id::VaultId;
 use casemate_protocol::link::{
-    CONTROL_BYTES, ControlCall, ControlReply, EnclaveHealth, KmsNumbers, LogEvent, LogLevel, VaultInfo,
+    CONTROL_BYTES, ControlCall, ControlReply, EnclaveHealth, KmsNumbers, LogEvent, LogLevel, RefusalNumbers, VaultInfo,
 };
 use casemate_protocol::secret::Secret;
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
 use super::configure::{Configurator, ConfigureError};
+use super::dial::Dialler;
 use super::log::Log;
 use super::memory;
 use super::node::Node;
@@ -49,6 +50,8 @@ pub struct Control {
     pub credentials: CredentialCell,
     /// The store.
     pub store: LinkStore,
+    /// The link.
+    pub dialler: Arc<Dialler>,
     /// Where events are told.
     pub log: Log,
     /// Monotonic time; zero is the boot.
@@ -215,6 +218,7 @@ impl Control {
                 throttled: kms.throttled,
                 failures: kms.failures,
                 latency_ms: kms.latency.map_or(0, milliseconds),
+                forged: kms.forged,
             }),
             memory_total: numbers.memory.total,
             memory_available: numbers.memory.available,
@@ -222,6 +226,11 @@ impl Control {
             draining: numbers.is_draining,
             reasons,
             store_failures: self.store.failures(),
+            refusals: RefusalNumbers {
+                link_broken: self.dialler.broken(),
+                reconfiguration: self.configurator.refused(),
+                ..numbers.refusals
+            },
         }
     }
 }

@@ -3,9 +3,10 @@
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use casemate_link::{Address, Connection, HelloError, Limits, Stream, connect, dial_hello};
+use casemate_link::{Address, CloseReason, Connection, HelloError, Limits, Stream, connect, dial_hello};
 use casemate_protocol::link::{Class, Hello, LINK_MAX, LINK_MIN, RelayTarget};
 
 use super::backoff;
@@ -21,6 +22,7 @@ pub struct Dialler {
     build: String,
     boot_id: [u8; 16],
     salt: u64,
+    broken: AtomicU64,
 }
 
 impl Dialler {
@@ -29,7 +31,12 @@ impl Dialler {
         let (mut boot_id, mut salt) = ([0; 16], [0; 8]);
         randomness.fill(&mut boot_id);
         randomness.fill(&mut salt);
-        Self { address, build, boot_id, salt: u64::from_ne_bytes(salt) }
+        Self { address, build, boot_id, salt: u64::from_ne_bytes(salt), broken: AtomicU64::new(0) }
+    }
+
+    /// How often the parent broke the rules of the link.
+    pub fn broken(&self) -> u64 {
+        self.broken.load(Ordering::Relaxed)
     }
 
     /// Dials once and says hello.
@@ -41,8 +48,11 @@ impl Dialler {
             Hello { min: LINK_MIN, max: LINK_MAX, build: self.build.clone(), boot_id: self.boot_id, class, relay };
         let late = || HelloError::Io(io::Error::from(io::ErrorKind::TimedOut));
         let stream = tokio::time::timeout(DIAL_DEADLINE, connect(&self.address)).await.map_err(|_| late())??;
-        let (stream, _) = dial_hello(stream, &hello).await?;
-        Ok(stream)
+        let answered = dial_hello(stream, &hello).await;
+        if let Err(HelloError::TooLarge(_) | HelloError::Malformed(_) | HelloError::Version) = &answered {
+            self.broken.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(answered?.0)
     }
 
     /// Keeps one connection of `class`, for ever: dials, hands it to `serve`, and dials anew when that has ended.
@@ -56,7 +66,12 @@ impl Dialler {
             match self.dial(class, None).await {
                 Ok(stream) => {
                     let begun = tokio::time::Instant::now();
-                    serve(Connection::spawn(stream, Limits::of(class))).await;
+                    let connection = Connection::spawn(stream, Limits::of(class));
+                    let closed = connection.closed.clone();
+                    serve(connection).await;
+                    if closed.reason().is_some_and(CloseReason::is_violation) {
+                        self.broken.fetch_add(1, Ordering::Relaxed);
+                    }
                     // A connection that ends at once was no success.
                     if begun.elapsed() > backoff::LONGEST {
                         attempt = 0;

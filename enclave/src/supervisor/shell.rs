@@ -13,7 +13,9 @@ use casemate_protocol::error::{ErrorCode, Refusal};
 use casemate_protocol::frame::DeviceFrame;
 use casemate_protocol::id::VaultId;
 use casemate_protocol::limits::NONCE_BYTES;
-use casemate_protocol::link::{LogEvent, LogLevel, REQUEST_BYTES, RequestCall, RequestReply, Tuning, VaultNumbers};
+use casemate_protocol::link::{
+    LogEvent, LogLevel, REQUEST_BYTES, RefusalNumbers, RequestCall, RequestReply, Tuning, VaultNumbers,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -58,6 +60,8 @@ pub enum Command {
 pub struct Numbers {
     /// Vaults.
     pub vaults: VaultNumbers,
+    /// What was not believed.
+    pub refusals: RefusalNumbers,
     /// The machine's memory, as sampled last.
     pub memory: Memory,
     /// Whether memory is short.
@@ -213,14 +217,20 @@ impl Shell {
         match codec::decode(&body, REQUEST_BYTES) {
             Ok(RequestCall::Vault { vault, deadline_ms, frame }) => self.request(vault, deadline_ms, frame, reply),
             Ok(RequestCall::Attest { nonce }) => self.attest(nonce, reply),
-            Err(_) => refuse(reply, Refusal::new(ErrorCode::Malformed)),
+            Err(_) => {
+                self.router.bad_frame();
+                refuse(reply, Refusal::new(ErrorCode::Malformed));
+            }
         }
     }
 
     fn request(&mut self, vault: VaultId, deadline_ms: u32, frame: Vec<u8>, reply: Replier) {
         let peek = match DeviceFrame::peek(&frame) {
             Ok(peek) => peek,
-            Err(code) => return refuse(reply, Refusal::new(code)),
+            Err(code) => {
+                self.router.bad_frame();
+                return refuse(reply, Refusal::new(code));
+            }
         };
         // What the device wants, or what is left of it by the parent's count.
         let remaining = peek.deadline.min(Duration::from_millis(deadline_ms.into()));
@@ -286,6 +296,7 @@ impl Shell {
             Command::Numbers(answer) => {
                 let numbers = Numbers {
                     vaults: self.router.numbers(),
+                    refusals: self.router.refusals(),
                     memory: self.memory,
                     is_short_of_memory: self.router.is_short_of_memory(),
                     is_draining: self.router.is_draining(),

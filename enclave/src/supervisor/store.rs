@@ -11,7 +11,8 @@ use bytes::Bytes;
 use casemate_link::{CallError, Caller, Connection};
 use casemate_protocol::codec;
 use casemate_protocol::id::VaultId;
-use casemate_protocol::link::{BLOB_BYTES, BlobCall, BlobReply, VersionObject};
+use casemate_protocol::limits::{LOAD_BYTES, OBJECT_BYTES, WRAPPED_KEY_BYTES};
+use casemate_protocol::link::{BLOB_BYTES, BlobCall, BlobReply, KeyObject, VersionObject};
 use tokio::sync::watch;
 
 use super::router::{Loaded, Put};
@@ -103,7 +104,7 @@ impl LinkStore {
     /// When the store cannot tell.
     pub async fn newest(&self, vault: VaultId) -> Result<Option<VersionObject>, StoreError> {
         match self.call(&BlobCall::Newest(vault), self.timeout()).await? {
-            BlobReply::Newest(newest) => Ok(newest),
+            BlobReply::Newest(newest) if newest.as_ref().is_none_or(is_object) => Ok(newest),
             _ => Err(self.failed()),
         }
     }
@@ -114,7 +115,7 @@ impl LinkStore {
     /// When the store cannot tell.
     pub async fn load(&self, vault: VaultId) -> Result<Loaded, StoreError> {
         match self.call(&BlobCall::Load(vault), self.timeout()).await? {
-            BlobReply::Loaded { versions, keys } => Ok(Loaded { versions, keys }),
+            BlobReply::Loaded { versions, keys } if fits(&versions, &keys) => Ok(Loaded { versions, keys }),
             _ => Err(self.failed()),
         }
     }
@@ -189,6 +190,17 @@ impl LinkStore {
     fn count(&self) {
         self.0.failures.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+fn is_object(version: &VersionObject) -> bool {
+    version.bytes.len() <= OBJECT_BYTES
+}
+
+/// Whether a load can be one of ours. Attack stopped: more than a vault-manager's socket takes, for which that process would be
+/// blamed.
+fn fits(versions: &[VersionObject], keys: &[KeyObject]) -> bool {
+    let bytes: usize = versions.iter().map(|version| version.bytes.len()).sum();
+    versions.iter().all(is_object) && bytes <= LOAD_BYTES && keys.iter().all(|key| key.bytes.len() <= WRAPPED_KEY_BYTES)
 }
 
 impl BlobStore for LinkStore {

@@ -13,7 +13,7 @@ use casemate_protocol::head::Head;
 use casemate_protocol::id::VaultId;
 use casemate_protocol::limits;
 use casemate_protocol::link::VersionObject;
-use casemate_protocol::lock::recipient_tag;
+use casemate_protocol::lock::{LockCopy, recipient_tag};
 use casemate_protocol::object::Header;
 use casemate_protocol::reply::{Answer, AuditEvent, Outcome, Reply};
 use casemate_protocol::request::{Operation, Request, request_hash};
@@ -112,6 +112,10 @@ impl Manager<'_> {
     /// Refuses inside the session that the handshake made; nothing of it is kept. Who is not let in learns no head: it would say
     /// that a version has opened for this device.
     fn turn_away(&mut self, mut entrant: Entrant, refusal: Refusal) {
+        // Whether the head that it holds is one cannot be told without the vault's key; its owner knows.
+        if refusal.code == ErrorCode::NotFound && entrant.head.is_some() {
+            self.out.push(FromManager::Noticed(Notice::Vanished));
+        }
         let reply = Reply { request_hash: entrant.hash, head: None, outcome: Outcome::Refused(refusal) };
         match entrant.channel.seal(&codec::encode_secret(&reply)) {
             Ok(run) => self.reply(entrant.id, &VaultFrame::Sealed { run }),
@@ -136,6 +140,13 @@ impl Manager<'_> {
         self.turn_away(entrant, ErrorCode::NotAuthorised.into());
     }
 
+    /// Tells an entrant whose lock key is not the vault's where the new one is.
+    fn lock_out(&mut self, entrant: Entrant, copy: Option<LockCopy>) {
+        self.out.push(FromManager::Noticed(Notice::LockTurned));
+        let refusal = Refusal { lock_copy: copy.map(Box::new), ..Refusal::new(ErrorCode::LockTurned) };
+        self.turn_away(entrant, refusal);
+    }
+
     /// Judges an entrant against the open vault's sealed device list and lock key, and serves its first request.
     fn admit(&mut self, entrant: Entrant) {
         let (Phase::Idle(vault) | Phase::Committing { vault, .. }) = &self.phase else {
@@ -153,9 +164,8 @@ impl Manager<'_> {
         }
         if !vault.lock_matches(&entrant.lock_key) {
             let copy = vault.copy_for(&recipient_tag(self.vault, &entrant.device)).cloned();
-            let refusal = Refusal { lock_copy: copy.map(Box::new), ..Refusal::new(ErrorCode::LockTurned) };
             self.note(entrant.device, AuditEvent::Refused);
-            return self.turn_away(entrant, refusal);
+            return self.lock_out(entrant, copy);
         }
         self.note(entrant.device, AuditEvent::SessionOpened);
         self.sessions.establish(entrant.session, entrant.device, entrant.channel, self.clock.monotonic());
@@ -230,8 +240,7 @@ impl Manager<'_> {
         let Some(header) = locked_out else { return self.fail_opening(waiting, ErrorCode::Internal) };
         for entrant in waiting {
             let copy = header.copy_for(&recipient_tag(self.vault, &entrant.device)).cloned();
-            let refusal = Refusal { lock_copy: copy.map(Box::new), ..Refusal::new(ErrorCode::LockTurned) };
-            self.turn_away(entrant, refusal);
+            self.lock_out(entrant, copy);
         }
         self.phase = Phase::HalfOpen { newest: Some(header) };
     }

@@ -200,7 +200,7 @@ impl<'a> Manager<'a> {
 
     fn finish(&mut self, id: u64, expires_at: Duration, session: SessionId, noise: &[u8]) {
         let Some(responder) = self.sessions.take_handshake(&session, self.clock.monotonic()) else {
-            return self.refuse(id, ErrorCode::SessionUnknown.into());
+            return self.session_unknown(id);
         };
         match responder.finish(noise) {
             Ok((device, opening, channel)) => match Entrant::new(id, session, expires_at, device, &opening, channel) {
@@ -213,7 +213,7 @@ impl<'a> Manager<'a> {
 
     fn sealed(&mut self, id: u64, expires_at: Duration, session_id: SessionId, run: &SealedRun) {
         let Some(session) = self.sessions.get(&session_id, self.clock.monotonic()) else {
-            return self.refuse(id, ErrorCode::SessionUnknown.into());
+            return self.session_unknown(id);
         };
         let device = session.device;
         match session.channel.open(run) {
@@ -230,9 +230,12 @@ impl<'a> Manager<'a> {
                         reloaded: false,
                     });
                 }
-                Err(_) => self.answer(id, &session_id, [0; 32], Outcome::Refused(ErrorCode::Malformed.into())),
+                Err(_) => {
+                    self.out.push(FromManager::Noticed(Notice::BadFrame));
+                    self.answer(id, &session_id, [0; 32], Outcome::Refused(ErrorCode::Malformed.into()));
+                }
             },
-            Err(SessionError::Exhausted) => self.refuse(id, ErrorCode::SessionUnknown.into()),
+            Err(SessionError::Exhausted) => self.session_unknown(id),
             Err(_) => self.bad_frame(id, ErrorCode::Malformed),
         }
     }
@@ -240,6 +243,11 @@ impl<'a> Manager<'a> {
     fn bad_frame(&mut self, id: u64, code: ErrorCode) {
         self.out.push(FromManager::Noticed(Notice::BadFrame));
         self.refuse(id, code.into());
+    }
+
+    fn session_unknown(&mut self, id: u64) {
+        self.out.push(FromManager::Noticed(Notice::SessionUnknown));
+        self.refuse(id, ErrorCode::SessionUnknown.into());
     }
 
     pub(super) fn refuse(&mut self, id: u64, refusal: Refusal) {
@@ -289,7 +297,8 @@ impl<'a> Manager<'a> {
                 return self.refuse(pending.id, ErrorCode::SessionUnknown.into());
             }
         };
-        match judge(vault, &pending.request) {
+        let standing = judge(vault, &pending.request);
+        match standing {
             HeadStanding::Known => {}
             HeadStanding::Newer if pending.reloaded => {
                 self.out.push(FromManager::Noticed(Notice::Rollback));
@@ -301,9 +310,7 @@ impl<'a> Manager<'a> {
                 return self.reload(pending);
             }
             HeadStanding::Refused(code) => {
-                if code == ErrorCode::ForkDetected {
-                    self.out.push(FromManager::Noticed(Notice::Fork));
-                }
+                self.out.extend(standing.notice().map(FromManager::Noticed));
                 self.note(pending.device, AuditEvent::Refused);
                 return self.refused(&pending, code.into());
             }
@@ -379,7 +386,8 @@ impl<'a> Manager<'a> {
                 continue;
             }
             // What was queued while a version was on its way has not been judged against it.
-            match judge(&vault, &pending.request) {
+            let standing = judge(&vault, &pending.request);
+            match standing {
                 HeadStanding::Known => {}
                 // The retry finds an idle vault, and makes it read the store anew.
                 HeadStanding::Newer => {
@@ -387,9 +395,7 @@ impl<'a> Manager<'a> {
                     continue;
                 }
                 HeadStanding::Refused(code) => {
-                    if code == ErrorCode::ForkDetected {
-                        self.out.push(FromManager::Noticed(Notice::Fork));
-                    }
+                    self.out.extend(standing.notice().map(FromManager::Noticed));
                     refused.push((pending, code.into()));
                     continue;
                 }

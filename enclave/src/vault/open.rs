@@ -15,6 +15,7 @@ use super::chain::Chain;
 use super::cipher::{RootKey, VaultKey};
 use super::execute::{Overlay, Standpoint};
 use super::state::State;
+use crate::ipc::Notice;
 use crate::outside::Randomness;
 
 /// An open vault. All of it is committed.
@@ -59,6 +60,18 @@ impl Next {
     /// Whether this version ends the vault.
     pub const fn is_tombstone(&self) -> bool {
         matches!(self.kind, Kind::Tombstone)
+    }
+}
+
+impl HeadStanding {
+    /// What a head that is refused is counted as.
+    pub const fn notice(self) -> Option<Notice> {
+        match self {
+            Self::Refused(ErrorCode::ForkDetected) => Some(Notice::Fork),
+            Self::Refused(ErrorCode::HistoryUnknown) => Some(Notice::HistoryUnknown),
+            Self::Refused(ErrorCode::HeadInvalid) => Some(Notice::HeadInvalid),
+            Self::Known | Self::Newer | Self::Refused(_) => None,
+        }
     }
 }
 

@@ -121,7 +121,7 @@ impl Router {
         }
     }
 
-    fn notice(&mut self, notice: Notice, out: &mut Vec<Action>) {
+    pub(super) fn notice(&mut self, notice: Notice, out: &mut Vec<Action>) {
         let count = self.notices.entry(notice).or_default();
         *count += 1;
         let count = Some(*count);
@@ -130,7 +130,13 @@ impl Router {
             Notice::Fork => log(LogLevel::Error, LogEvent::ForkDetected, count, out),
             Notice::StateCorrupt => log(LogLevel::Error, LogEvent::StateCorrupt, count, out),
             // Anybody can cause these; they are counted and fill no log.
-            Notice::BadFrame | Notice::Stranger => {}
+            Notice::BadFrame
+            | Notice::Stranger
+            | Notice::HistoryUnknown
+            | Notice::HeadInvalid
+            | Notice::Vanished
+            | Notice::LockTurned
+            | Notice::SessionUnknown => {}
         }
     }
 

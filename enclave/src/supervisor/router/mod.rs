@@ -35,7 +35,7 @@ use std::time::Duration;
 
 use casemate_protocol::error::{ErrorCode, Refusal};
 use casemate_protocol::id::VaultId;
-use casemate_protocol::link::{LogEvent, LogLevel, Tuning, VaultNumbers};
+use casemate_protocol::link::{LogEvent, LogLevel, RefusalNumbers, Tuning, VaultNumbers};
 use lru::LruCache;
 
 pub use event::{Action, Answer, Event, Loaded, ManagerExit, Op, Put, RequestId, SlotId, StoreFailed, VaultKey};
@@ -221,9 +221,27 @@ impl Router {
         self.memory_pressure
     }
 
-    /// How often vault-managers noticed `notice`.
-    pub fn noticed(&self, notice: Notice) -> u64 {
-        self.notices.get(&notice).copied().unwrap_or(0)
+    /// What was not believed, as far as it came by here.
+    pub fn refusals(&self) -> RefusalNumbers {
+        let noticed = |notice| self.notices.get(&notice).copied().unwrap_or(0);
+        RefusalNumbers {
+            rollback: noticed(Notice::Rollback),
+            fork: noticed(Notice::Fork),
+            history_unknown: noticed(Notice::HistoryUnknown),
+            head_invalid: noticed(Notice::HeadInvalid),
+            vanished: noticed(Notice::Vanished),
+            lock_turned: noticed(Notice::LockTurned),
+            state_corrupt: noticed(Notice::StateCorrupt),
+            bad_frame: noticed(Notice::BadFrame),
+            session_unknown: noticed(Notice::SessionUnknown),
+            stranger: noticed(Notice::Stranger),
+            ..RefusalNumbers::default()
+        }
+    }
+
+    /// A frame came that is none: it is refused without a vault.
+    pub fn bad_frame(&mut self) {
+        *self.notices.entry(Notice::BadFrame).or_default() += 1;
     }
 
     /// The longest wait for one answer of the store.

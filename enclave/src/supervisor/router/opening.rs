@@ -8,7 +8,7 @@ use casemate_protocol::link::{LogEvent, LogLevel};
 use super::event::{Action, Loaded, Op, SlotId, StoreFailed, VaultKey};
 use super::slot::{Closing, HalfOpen, OPENING_LIMIT, Opening, OpeningStep, RETRY_MS, STOP_LIMIT, State};
 use super::{GENERATION, Router, log, milliseconds};
-use crate::ipc::ToManager;
+use crate::ipc::{Notice, ToManager};
 
 impl Router {
     pub(super) fn open(&mut self, slot_id: SlotId, create: bool, now: Duration, out: &mut Vec<Action>) {
@@ -85,7 +85,7 @@ impl Router {
             }
             // Versions that no key opens: the store lost or hides the key object.
             (false, true) => {
-                log(LogLevel::Error, LogEvent::StateCorrupt, None, out);
+                self.notice(Notice::StateCorrupt, out);
                 self.opening_failed(slot_id, Refusal::new(ErrorCode::StateCorrupt), now, out);
             }
             (true, true | false) | (false, false) => {
@@ -112,7 +112,13 @@ impl Router {
         }
         let key = match result {
             Ok(key) => key,
-            Err(refusal) => return self.opening_failed(slot_id, refusal, now, out),
+            Err(refusal) => {
+                // A stored key that is not this vault's.
+                if refusal.code == ErrorCode::StateCorrupt {
+                    self.notice(Notice::StateCorrupt, out);
+                }
+                return self.opening_failed(slot_id, refusal, now, out);
+            }
         };
         let versions = std::mem::take(&mut loaded.versions);
         let (static_key, reload, begun) = (opening.static_key, opening.reload, opening.begun);

@@ -10,7 +10,7 @@ use casemate_protocol::limits::{DEADLINE_MAX, WINDOW_BYTES, WINDOW_REQUESTS};
 use super::event::{Action, Answer, RequestId, SlotId};
 use super::slot::{BYTES_PER_VAULT, Pending, RETRY_MS, Stage, State};
 use super::{Router, milliseconds};
-use crate::ipc::ToManager;
+use crate::ipc::{Notice, ToManager};
 
 impl Router {
     #[allow(clippy::too_many_arguments)] // The fields of one event, taken apart once.
@@ -38,9 +38,14 @@ impl Router {
             (None, DeviceFrameKind::Hello) => self.open_half(vault, id, pending, now, out),
             // Its session ended with the process that knew it. No process is made for a name that anybody can write.
             (None, DeviceFrameKind::Finish | DeviceFrameKind::Sealed) => {
-                self.refuse(id, Refusal::new(ErrorCode::SessionUnknown), out);
+                self.session_unknown(id, out);
             }
         }
+    }
+
+    fn session_unknown(&mut self, id: RequestId, out: &mut Vec<Action>) {
+        self.notice(Notice::SessionUnknown, out);
+        self.refuse(id, Refusal::new(ErrorCode::SessionUnknown), out);
     }
 
     /// Gives a request to a slot.
@@ -58,7 +63,7 @@ impl Router {
         };
         let is_session = pending.kind != DeviceFrameKind::Hello;
         if matches!(slot.state, State::Closing(_)) && is_session {
-            return self.refuse(id, Refusal::new(ErrorCode::SessionUnknown), out);
+            return self.session_unknown(id, out);
         }
         if slot.requests.len() >= queue || slot.bytes + pending.bytes > BYTES_PER_VAULT {
             return self.refuse(id, Refusal::retry(ErrorCode::Busy, RETRY_MS), out);
