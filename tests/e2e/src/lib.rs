@@ -4,9 +4,11 @@
 //! `casemate` with a home of its own. Nothing is shared between two nodes, so that tests run beside each other.
 
 pub mod bench;
+pub mod chaos;
 pub mod device;
 pub mod http;
 pub mod node;
+pub mod owner;
 pub mod process;
 pub mod programs;
 

@@ -17,11 +17,11 @@ use crate::process::Process;
 use crate::programs::{checkout, nats_server, program};
 
 const PATIENCE: Duration = Duration::from_secs(30);
-const REGION: &str = "us-east-1";
+pub(crate) const REGION: &str = "us-east-1";
 const ACCOUNT: &str = "111122223333";
-const ACCESS_KEY: &str = "AKIAIOSFODNN7EXAMPLE";
-const SECRET_KEY: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
-const SESSION_TOKEN: &str = "a-session-token-for-tests";
+pub(crate) const ACCESS_KEY: &str = "AKIAIOSFODNN7EXAMPLE";
+pub(crate) const SECRET_KEY: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+pub(crate) const SESSION_TOKEN: &str = "a-session-token-for-tests";
 
 /// Uids of one node's vault-managers: nodes that run beside each other do not share any.
 const UIDS_PER_NODE: u32 = 20_000;
@@ -63,7 +63,11 @@ impl Node {
         node
     }
 
-    fn prepare(extra_configuration: &str) -> Self {
+    /// A node of which nothing runs yet.
+    ///
+    /// # Panics
+    /// When its files cannot be made.
+    pub fn prepare(extra_configuration: &str) -> Self {
         let directory = tempfile::Builder::new().prefix("casemate-").tempdir().expect("a temporary directory");
         for folder in ["authority", "store", "nats", "kms", "log"] {
             // For the owner only: the stand-in KMS insists on it.
@@ -92,6 +96,24 @@ impl Node {
             kms: None,
             nats: None,
         }
+    }
+
+    /// A second healthy node of the same cluster over the same store and the same KMS, with a NATS server of its own.
+    ///
+    /// # Panics
+    /// When a part does not start.
+    pub fn beside(first: &Self) -> Self {
+        let mut node = Self::prepare(&first.extra_configuration);
+        for folder in ["authority", "store", "kms"] {
+            fs::remove_dir_all(node.path(folder)).expect("made a moment ago");
+            std::os::unix::fs::symlink(first.path(folder), node.path(folder)).expect("a link can be made");
+        }
+        (node.kms_listen, node.kms_key) = (first.kms_listen.clone(), first.kms_key.clone());
+        node.start_nats();
+        node.start_parent();
+        node.start_enclave();
+        node.await_health(200);
+        node
     }
 
     /// Starts what does not run, and waits until the node is healthy.
@@ -181,25 +203,34 @@ impl Node {
 
     /// Starts the parent.
     pub fn start_parent(&mut self) {
+        self.start_parent_with(&mut Command::new(program("casemate-parent")));
+    }
+
+    /// Starts the parent through a command of one's own, which is given the parent's arguments.
+    pub fn start_parent_with(&mut self, command: &mut Command) {
         if self.parent.is_some() {
             return;
         }
         let configuration = self.path("parent.toml");
         fs::write(&configuration, self.configuration()).expect("a file can be written");
         let link = self.path("link.sock");
-        let mut parent =
-            self.process("parent", Command::new(program("casemate-parent")).arg("--config").arg(configuration));
+        let mut parent = self.process("parent", command.arg("--config").arg(configuration));
         parent.await_ready(PATIENCE, "it listened for the enclave", |_| link.exists().then_some(()));
         self.parent = Some(parent);
     }
 
     /// Starts the enclave.
     pub fn start_enclave(&mut self) {
+        self.start_enclave_at(&self.path("link.sock"));
+    }
+
+    /// Starts the enclave with somebody else at the other end of its link.
+    pub fn start_enclave_at(&mut self, link: &Path) {
         if self.enclave.is_some() {
             return;
         }
         let mut command = Command::new(program("casemate-enclave-dev"));
-        command.arg("--link").arg(format!("unix:{}", self.path("link.sock").display()));
+        command.arg("--link").arg(format!("unix:{}", link.display()));
         command.arg("--authority").arg(self.path("authority"));
         command.args(["--kms-endpoint", &self.kms_listen, "--uid-base", &self.uid_base.to_string()]);
         command.arg("--kms-ca").arg(self.path("kms/ca.der"));
@@ -259,9 +290,38 @@ target = "terminal"
         self.directory.path()
     }
 
+    /// The ARN of the stand-in's key, once it has started.
+    pub fn kms_key(&self) -> &str {
+        &self.kms_key
+    }
+
+    /// Where the stand-in KMS listens, once it has started.
+    pub fn kms_address(&self) -> &str {
+        &self.kms_listen
+    }
+
     /// Where NATS listens.
     pub fn nats_url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.nats_port)
+    }
+
+    /// Keeps this node's files after its end, for whoever has to find out what happened; returns where they are.
+    pub fn keep(&mut self) -> PathBuf {
+        self.directory.disable_cleanup(true);
+        self.directory.path().to_owned()
+    }
+
+    /// The parts that were started and have ended by themselves.
+    pub fn ended_parts(&mut self) -> Vec<&'static str> {
+        [
+            ("the enclave", &mut self.enclave),
+            ("the parent", &mut self.parent),
+            ("the stand-in KMS", &mut self.kms),
+            ("nats-server", &mut self.nats),
+        ]
+        .into_iter()
+        .filter_map(|(name, part)| part.as_mut().is_some_and(Process::has_ended).then_some(name))
+        .collect()
     }
 
     /// A new device that trusts this node's image and cluster.

@@ -15,6 +15,8 @@ pub struct Process {
     name: &'static str,
     child: Child,
     log: PathBuf,
+    /// What it has started is not ours to end.
+    was_killed_alone: bool,
 }
 
 impl Process {
@@ -33,7 +35,7 @@ impl Process {
             .process_group(0)
             .spawn()
             .unwrap_or_else(|error| panic!("{name} does not start: {error}"));
-        Self { name, child, log }
+        Self { name, child, log, was_killed_alone: false }
     }
 
     /// The process id.
@@ -67,6 +69,13 @@ impl Process {
         let _ = self.child.wait();
     }
 
+    /// Ends the program alone, at once: what it has started must find that out.
+    pub fn kill_alone(&mut self) {
+        let _ = kill(self.pid(), Signal::SIGKILL);
+        let _ = self.child.wait();
+        self.was_killed_alone = true;
+    }
+
     /// Whether it has ended.
     pub fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
@@ -96,6 +105,8 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.kill();
+        if !self.was_killed_alone {
+            self.kill();
+        }
     }
 }

@@ -1,0 +1,74 @@
+//! The owner of vaults, who uses them through the device library in this process, as a program would.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use casemate_attestation::TrustAnchor;
+use casemate_client::home::read_trust_file;
+use casemate_client::record::Forgetful;
+use casemate_client::vault::VaultParts;
+use casemate_client::{Device, NatsOptions, NatsTransport, Roots, Trust, Vault, VaultOptions, VaultRecord};
+
+use crate::Node;
+
+/// A vault over a real NATS connection, whose record lives in memory.
+pub type OwnedVault = Vault<NatsTransport, Forgetful>;
+
+/// How long a connection to NATS may take.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// A device that trusts a node's image and cluster.
+#[derive(Debug, Clone)]
+pub struct Owner {
+    device: Device,
+    roots: Arc<Roots>,
+    trust: Trust,
+}
+
+impl Owner {
+    /// A new device.
+    ///
+    /// # Panics
+    /// When the node's files cannot be read.
+    pub fn new(node: &Node) -> Self {
+        let anchor = std::fs::read(node.path("authority/root.der")).expect("the authority has a root");
+        let anchor = TrustAnchor::from_der(anchor).expect("it is a certificate");
+        let roots = Roots { anchors: vec![anchor], release_keys: Vec::new(), releases: Vec::new() };
+        let mut trust = Trust::default();
+        let file = read_trust_file(&node.path("authority/trust.toml")).expect("the authority wrote a trust file");
+        trust.add(&file, &roots).expect("it is trusted");
+        Self { device: Device::generate().expect("randomness"), roots: Arc::new(roots), trust }
+    }
+
+    /// The beginnings of a vault; nothing is sent.
+    ///
+    /// # Panics
+    /// When the system has no randomness.
+    pub fn begin(&self) -> VaultRecord {
+        let cluster = self.trust.cluster().expect("the trust file pins a cluster");
+        VaultRecord::begin(&self.device, "owner", cluster).expect("randomness")
+    }
+
+    /// A vault over a connection of its own. Nothing is asked of it yet.
+    ///
+    /// # Panics
+    /// When NATS cannot be reached.
+    pub async fn open(&self, nats: &str, record: VaultRecord, deadline: Duration) -> OwnedVault {
+        let options = NatsOptions { url: nats.to_owned(), credentials: None, nkey: None, ca: None, within: CONNECT };
+        let transport = NatsTransport::connect(&options).await.expect("NATS can be reached");
+        self.open_over(transport, record, deadline)
+    }
+
+    /// A vault over this connection. Nothing is asked of it yet.
+    pub fn open_over(&self, transport: NatsTransport, record: VaultRecord, deadline: Duration) -> OwnedVault {
+        let parts = VaultParts {
+            transport,
+            keeper: Forgetful,
+            device: self.device.clone(),
+            roots: Arc::clone(&self.roots),
+            trust: self.trust.clone(),
+            options: VaultOptions { deadline, ..VaultOptions::default() },
+        };
+        Vault::new(parts, record)
+    }
+}
