@@ -5,7 +5,7 @@
 # must not carry a feature that only a stand-in asked for.
 release_packages=(casemate-enclave casemate-parent casemate-client)
 # Binaries of the development packages, which do not ship, come out of the build that makes the tests.
-development_binaries='casemate-(dev|dev-authority|enclave-dev|bench)|standin-kms'
+development_binaries='casemate-(dev|dev-authority|enclave-dev|bench|chaos)|standin-kms'
 
 # What lints is installed by the stage that lints, on its own minutes.
 stage_install() {
@@ -45,13 +45,15 @@ keep_binaries() {
     done
 }
 
-# run_programs PATTERN ARGUMENT...: runs the test programs whose package folder matches, each in that folder as cargo would.
+# run_programs FOLDER NAME ARGUMENT...: runs the test programs whose package folder and own name match, each in that folder as cargo
+# would.
 run_programs() {
-    local pattern=$1 folder program failed=0
-    shift
+    local in_folder=$1 named=$2 folder program failed=0 name
+    shift 2
     [[ -s $root/target/tests ]] || fail "there are no test programs" "./dev test build makes them."
     while read -r folder program; do
-        [[ ${folder#"$root"} =~ $pattern ]] || continue
+        name=${program##*/} name=${name%-*}
+        [[ ${folder#"$root"} =~ $in_folder && $name =~ $named ]] || continue
         printf '     Running %s (%s)\n' "${folder#"$root"/}" "${program##*/}"
         (cd "$folder" && CARGO_MANIFEST_DIR=$folder "$program" "$@") </dev/null || failed=1
     done <"$root/target/tests"
@@ -147,11 +149,29 @@ lint_scripts() {
     shellcheck --external-sources --check-sourced dev .ci/run || { bad "shellcheck" && return 1; }
 }
 
-stage_unit() { run_programs '^/(tests/(standins|kms|dev)$|[a-z]+$)'; }
+# The harness that judges the running system is itself under test.
+stage_unit() {
+    local failed=0
+    run_programs '^/(tests/(standins|kms|dev|simulation|fuzzing)$|[a-z]+$)' . || failed=1
+    run_programs '^/tests/e2e$' '^casemate_e2e$' || failed=1
+    return "$failed"
+}
 
-stage_e2e() { run_programs '^/tests/e2e$'; }
+stage_e2e() { run_programs '^/tests/e2e$' '^(promises|hostile)$'; }
 
-all_stages=(install build lint unit e2e)
+# Rounds of the fault harness beside the tests of single faults, and the seed from which they follow.
+chaos_rounds=60
+chaos_seed=1
+
+stage_faults() {
+    local failed=0
+    run_programs '^/tests/e2e$' '^faults$' || failed=1
+    printf '     Running %s rounds of faults\n' "$chaos_rounds"
+    "$CASEMATE_BIN_DIR/casemate-chaos" --rounds "$chaos_rounds" --seed "$chaos_seed" || { bad "faults: a promise did not hold" && failed=1; }
+    return "$failed"
+}
+
+all_stages=(install build lint unit e2e faults)
 
 # Which line of the budget a stage draws on.
 budget_of() { if [[ $1 == install ]]; then echo build; else echo "$1"; fi; }
