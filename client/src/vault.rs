@@ -247,14 +247,18 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
             let attempt = self.attempt(numbered.sequence, operation, within, &mut exposed).await;
             let next = match attempt {
                 Ok((reply, pending, candidate)) => {
-                    if let Outcome::Refused(refusal) = &reply.outcome {
-                        last = refusal.to_string();
-                        // Two of these say so themselves; the third rests on what the host showed of the store.
-                        open_ended |= operation.is_mutation()
-                            && matches!(
+                    open_ended |= operation.is_mutation()
+                        && match &reply.outcome {
+                            // If it is not believed, it may have been done all the same.
+                            Outcome::Done(_) => true,
+                            // Two of these say so themselves; the third rests on what the host showed of the store.
+                            Outcome::Refused(refusal) => matches!(
                                 refusal.code,
                                 ErrorCode::OutcomeUnknown | ErrorCode::Internal | ErrorCode::Moved
-                            );
+                            ),
+                        };
+                    if let Outcome::Refused(refusal) = &reply.outcome {
+                        last = refusal.to_string();
                     }
                     self.take(operation, numbered.sequence, open_ended, reply, &pending, candidate)
                 }

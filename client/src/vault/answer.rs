@@ -51,6 +51,14 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
         }
         let accepted =
             matches!(operation, Operation::AcceptRollback { .. }) && matches!(reply.outcome, Outcome::Done(_));
+        // Attack stopped: a change that is acknowledged on a branch which the newest head does not follow, by a process that was opened
+        // over older objects. The request may have left before that head was seen; asked again under it, it gets the same answer from a
+        // vault whose history holds both.
+        let is_behind =
+            reply.head.is_some_and(|head| state.record.head().is_some_and(|held| head.version < held.version));
+        if is_behind && !accepted && operation.is_mutation() && matches!(reply.outcome, Outcome::Done(_)) {
+            return Next::AtOnce;
+        }
         let newer = reply.head.filter(|head| accepted || state.record.compare(pending.head(), head) == Advance::Newer);
         let verdict = match &reply.outcome {
             Outcome::Done(_) => Verdict::Final,

@@ -1,10 +1,12 @@
 //! A lost answer is asked for again under the same number, and nothing is ever done twice.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use casemate_client::{Explain, Kind, VaultError};
 use casemate_protocol::error::{ErrorCode, Refusal};
 use casemate_protocol::limits;
+use tokio::sync::Notify;
 
 use crate::fake::{Fake, Host, last_kept};
 
@@ -132,4 +134,26 @@ async fn requests_in_flight_together_each_get_their_answer() {
     assert_eq!(fake.inner().executed.len(), 40);
     assert_eq!(fake.inner().hellos, 2, "one session for all of them");
     assert_eq!(vault.secret_get("n39", None).await.unwrap().value.len(), limits::SECRET_BYTES);
+}
+
+/// A host that runs two branches of a vault could have a change done on the one that the device has left behind.
+#[tokio::test(flavor = "current_thread")]
+async fn a_change_acknowledged_behind_the_newest_head_is_asked_for_again() {
+    let fake = Fake::new();
+    let vault = fake.created().await;
+    let release = Arc::new(Notify::new());
+    fake.then([Host::HoldsReply(Arc::clone(&release))]);
+    let before = fake.inner().sequences.len();
+    let held = vault.secret_put("a", b"1".as_slice().into(), None);
+    let newer = async {
+        vault.secret_put("b", b"2".as_slice().into(), None).await.unwrap();
+        release.notify_one();
+    };
+    let (held, ()) = tokio::join!(held, newer);
+    assert_eq!(held.unwrap(), 1);
+    let inner = fake.inner();
+    assert_eq!(inner.executed.len(), 2, "each is done once");
+    let (a, b) = (inner.sequences[before], inner.sequences[before + 1]);
+    assert_eq!(inner.sequences[before..], [a, b, a], "and the one that came late is asked for under the newest head");
+    assert_eq!(inner.shown_heads.last().unwrap().unwrap().version, inner.version);
 }

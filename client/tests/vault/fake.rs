@@ -36,6 +36,8 @@ pub(crate) enum Host {
     LosesRequest,
     /// Carries it over and loses the answer.
     LosesReply,
+    /// Carries it over at once, and the answer back when it is told to.
+    HoldsReply(Arc<tokio::sync::Notify>),
     /// Answers by itself; the frame never arrives.
     Answers(Refusal),
     /// Carries it over, and answers something else.
@@ -370,6 +372,11 @@ impl Transport for Fake {
             Host::LosesRequest => {
                 tokio::time::sleep(late).await;
                 Err(TransportError::TimedOut)
+            }
+            Host::HoldsReply(release) => {
+                let answer = self.answer(&subject, &payload, None).encode();
+                release.notified().await;
+                Ok(answer)
             }
             Host::LosesReply => {
                 self.answer(&subject, &payload, None);

@@ -48,16 +48,16 @@ impl Weather {
         let (loses, delays, doubles) = (some(400, 80), some(400, 120), some(400, 150));
         let (store, kms) = (some(500, 200), some(400, 300));
         let nodes = if dice.chance(250) { 2 } else { 1 };
-        let programs = 2 + usize::try_from(dice.roll(3)).expect("small");
-        let calm_at = dice.millis(6_000, 25_000);
+        let programs = 1 + usize::try_from(dice.roll(3)).expect("small");
+        let calm_at = dice.millis(4_000, 16_000);
         let count = if dice.chance(600) { 1 + dice.roll(5) } else { 0 };
         let troubles = (0..count).map(|_| trouble(dice, nodes, programs)).collect();
         let tuning = Tuning {
             // Fewer places than vaults: opening one closes another.
             vault_limit: 1 + u32::try_from(dice.roll(3)).expect("small"),
-            idle_ms: 1000 + dice.roll(5000),
+            idle_ms: 1000 + dice.roll(9000),
             queue_per_vault: if dice.chance(100) { 2 } else { 64 },
-            versions_kept: if dice.chance(300) { 3 } else { 4096 },
+            versions_kept: [0, 3, 4096, 4096][usize::try_from(dice.roll(4)).expect("small")],
             store_timeout_ms: 500 + dice.roll(3000),
             opens_per_second: 50,
             creates_per_second: 50,
@@ -66,7 +66,7 @@ impl Weather {
         let ttl = dice.millis(2_000, 10_000);
         let policy = Policy { ttl, hard_limit: ttl * 3, ..Policy::default() };
         let calm = Arc::default();
-        let writes = 4 + dice.roll(12);
+        let writes = 3 + dice.roll(9);
         Self { loses, delays, doubles, store, kms, troubles, nodes, programs, writes, calm_at, tuning, policy, calm }
     }
 

@@ -115,7 +115,9 @@ impl World<'_> {
             if next >= end {
                 return self.stuck();
             }
-            match time.advance(next) {
+            let due = time.advance(next);
+            let woken = matches!(due, Some(Due::Wake(_)));
+            match due {
                 Some(Due::Event(event)) => self.happens(event),
                 Some(Due::Wake(waker)) => {
                     let waker = waker.lock().ok().and_then(|mut waker| waker.take());
@@ -125,7 +127,7 @@ impl World<'_> {
             }
             let now = time.now();
             for node in &mut self.nodes {
-                node.run_tasks();
+                node.run_tasks(woken);
                 if node.next_wake().is_some_and(|wake| wake <= now) {
                     node.tick();
                 }
