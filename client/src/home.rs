@@ -285,8 +285,13 @@ impl Keep for VaultKeeper {
 pub fn read_trust_file(path: &Path) -> Result<TrustFile, HomeError> {
     let mut text = String::new();
     let file = File::open(path).map_err(HomeError::io("open", path))?;
-    file.take(FILE_BYTES).read_to_string(&mut text).map_err(HomeError::io("read", path))?;
-    toml::from_str(&text).map_err(|error| HomeError::Damaged { path: path.to_owned(), reason: error.to_string() })
+    file.take(FILE_BYTES + 1).read_to_string(&mut text).map_err(HomeError::io("read", path))?;
+    let damaged = |reason: String| HomeError::Damaged { path: path.to_owned(), reason };
+    // The beginning of a file may read well without its rest.
+    if text.len() as u64 > FILE_BYTES {
+        return Err(damaged("it is longer than 1 MiB".to_owned()));
+    }
+    toml::from_str(&text).map_err(|error| damaged(error.to_string()))
 }
 
 /// Attack stopped: another user of the machine who reads the lock keys, or puts files of his own in their place.

@@ -2,6 +2,7 @@
 //! vault-manager process per user.
 
 pub mod boot;
+pub mod fuzz;
 pub mod ipc;
 pub mod keys;
 pub mod manager_socket;

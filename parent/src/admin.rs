@@ -39,7 +39,7 @@ pub const DRAIN_DEADLINE: Duration = Duration::from_secs(65);
 
 #[derive(Debug, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
-enum Order {
+pub(crate) enum Order {
     Status {},
     Vaults {},
     Evict { vault: String },

@@ -101,7 +101,12 @@ pub async fn fetch(endpoint: SocketAddr) -> Result<AwsCredentials, ImdsError> {
         return Err(ImdsError::NotUnderstood);
     }
     let answer = ask(endpoint, Method::GET, &format!("{ROLES}{role}"), Some(token)).await?;
-    let found: RoleCredentials = serde_json::from_slice(&answer).map_err(|_| ImdsError::NotUnderstood)?;
+    read_credentials(&answer)
+}
+
+/// Reads the answer that carries credentials.
+pub(crate) fn read_credentials(answer: &[u8]) -> Result<AwsCredentials, ImdsError> {
+    let found: RoleCredentials = serde_json::from_slice(answer).map_err(|_| ImdsError::NotUnderstood)?;
     if found.code != "Success" {
         return Err(ImdsError::NotUnderstood);
     }

@@ -11,6 +11,7 @@ pub mod check;
 pub mod config;
 pub mod control;
 pub mod enclave;
+pub mod fuzz;
 pub mod health;
 pub mod http;
 pub mod log;

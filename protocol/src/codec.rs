@@ -63,6 +63,45 @@ pub fn encoded_len<T: Encode<()>>(value: &T) -> usize {
     count.0
 }
 
+/// Lists: `#[cbor(n(0), with = "codec::AtMost::<64>")]` refuses more entries than a field may have, and makes room for exactly those
+/// that are there. Attack stopped: one byte of input that becomes an entry of many, in a list that doubles while it grows.
+#[derive(Debug)]
+pub struct AtMost<const ENTRIES: usize>;
+
+impl<const ENTRIES: usize> AtMost<ENTRIES> {
+    /// Writes a list. Whoever sends more than the field may have is not understood; that is for the sender to see to.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn encode<C, T: Encode<C>, W: minicbor::encode::Write>(
+        list: &[T],
+        e: &mut Encoder<W>,
+        ctx: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        e.array(list.len() as u64)?;
+        list.iter().try_for_each(|entry| entry.encode(e, ctx))
+    }
+
+    /// Reads a list.
+    ///
+    /// # Errors
+    /// When it has more entries than it may, or one of them is none.
+    pub fn decode<'b, C, T: Decode<'b, C>>(
+        d: &mut Decoder<'b>,
+        ctx: &mut C,
+    ) -> Result<Vec<T>, minicbor::decode::Error> {
+        let entries =
+            d.array()?.and_then(|entries| usize::try_from(entries).ok()).filter(|entries| *entries <= ENTRIES);
+        let entries = entries.ok_or_else(|| minicbor::decode::Error::message("a list has too many entries"))?;
+        // `check` has walked over all of them: they are there.
+        let mut list = Vec::with_capacity(entries);
+        for _ in 0..entries {
+            list.push(d.decode_with(ctx)?);
+        }
+        Ok(list)
+    }
+}
+
 /// Decodes a value from all of `bytes`, of which there may be at most `limit`.
 ///
 /// # Errors
@@ -165,6 +204,20 @@ mod tests {
             assert_eq!(sample(bytes), Err(error), "{bytes}");
         }
         assert_eq!(decode::<Sample>(&[0; 65], 64), Err(DecodeError::TooLarge));
+    }
+
+    #[test]
+    fn lists_are_bounded() {
+        #[derive(Debug, PartialEq, minicbor::Encode, minicbor::Decode)]
+        #[cbor(map)]
+        struct Bounded(#[cbor(n(0), with = "AtMost::<3>")] Vec<String>);
+        let of = |entries| Bounded(vec!["a".to_owned(); entries]);
+        for entries in [0, 1, 3] {
+            let read: Bounded = decode(&encode(&of(entries)), 64).unwrap();
+            assert_eq!((read.0.capacity(), read), (entries, of(entries)), "room for exactly those that are there");
+        }
+        assert_eq!(decode::<Bounded>(&encode(&of(4)), 64), Err(DecodeError::Unexpected));
+        assert_eq!(decode::<Bounded>(&hex::decode("a1009bffffffffffffffff").unwrap(), 64), Err(DecodeError::Malformed));
     }
 
     #[test]

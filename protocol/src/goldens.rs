@@ -255,7 +255,9 @@ fn bytes_are_golden() {
 
 #[test]
 fn samples_decode_to_themselves() {
-    for (_, bytes) in all() {
-        crate::fuzz::parsers(&bytes);
+    for (name, bytes) in all() {
+        let taken = crate::fuzz::parsers(&bytes);
+        // A header alone is no object.
+        assert!(taken || name == "object_header", "{name}");
     }
 }

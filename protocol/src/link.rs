@@ -5,6 +5,7 @@
 
 use minicbor::{Decode, Encode};
 
+use crate::codec;
 use crate::error::ErrorCode;
 use crate::id::VaultId;
 use crate::limits;
@@ -21,6 +22,17 @@ pub const CONTROL_BYTES: usize = 1024 * 1024;
 pub const REQUEST_BYTES: usize = limits::FRAME_BYTES + 1024;
 /// A message on the blobs connection.
 pub const BLOB_BYTES: usize = limits::LOAD_BYTES + 64 * 1024;
+
+/// Objects that one [`BlobCall::Delete`] may name.
+pub const DELETE_PATHS: usize = 64;
+/// Versions, and wrapped keys, in one [`BlobReply::Loaded`]: a snapshot and its deltas.
+pub const LOADED_OBJECTS: usize = limits::DELTAS_PER_SNAPSHOT + 1;
+/// Versions in one [`BlobReply::Versions`].
+pub const LISTED_VERSIONS: usize = 4096;
+/// Vaults in one [`ControlReply::Vaults`].
+pub const TOLD_VAULTS: usize = 8192;
+/// Sandbox layers, and reasons, in one [`EnclaveHealth`].
+pub const TOLD_WORDS: usize = 64;
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
@@ -193,7 +205,7 @@ pub enum BlobCall {
     #[n(4)]
     Delete {
         /// The paths, at most 64.
-        #[n(0)]
+        #[cbor(n(0), with = "codec::AtMost::<DELETE_PATHS>")]
         paths: Vec<String>,
     },
     /// The versions of a vault that exist, ascending; at most 4,096.
@@ -207,11 +219,11 @@ pub enum BlobReply {
     /// Answers [`BlobCall::Load`].
     #[n(0)]
     Loaded {
-        /// Versions ascending; empty when there are none.
-        #[n(0)]
+        /// Versions ascending, a snapshot and its deltas; empty when there are none.
+        #[cbor(n(0), with = "codec::AtMost::<LOADED_OBJECTS>")]
         versions: Vec<VersionObject>,
         /// Wrapped keys, by generation.
-        #[n(1)]
+        #[cbor(n(1), with = "codec::AtMost::<LOADED_OBJECTS>")]
         keys: Vec<KeyObject>,
     },
     /// Answers [`BlobCall::Newest`].
@@ -231,7 +243,7 @@ pub enum BlobReply {
     Deleted,
     /// Answers [`BlobCall::Versions`].
     #[n(6)]
-    Versions(#[n(0)] Vec<u64>),
+    Versions(#[cbor(n(0), with = "codec::AtMost::<LISTED_VERSIONS>")] Vec<u64>),
     /// The store failed; a put's outcome is unknown. The text is for the enclave's memory only, never logged there.
     #[n(7)]
     Failed(#[n(0)] String),
@@ -312,7 +324,7 @@ pub enum ControlReply {
     Health(#[n(0)] Box<EnclaveHealth>),
     /// Answers [`ControlCall::Vaults`].
     #[n(2)]
-    Vaults(#[n(0)] Vec<VaultInfo>),
+    Vaults(#[cbor(n(0), with = "codec::AtMost::<TOLD_VAULTS>")] Vec<VaultInfo>),
     /// Not done; the text is for people.
     #[n(3)]
     Refused(#[n(0)] ErrorCode, #[n(1)] String),
@@ -480,7 +492,7 @@ pub struct EnclaveHealth {
     #[n(2)]
     pub evidence_age_s: Option<u64>,
     /// The sandbox layers in force, by name.
-    #[n(3)]
+    #[cbor(n(3), with = "codec::AtMost::<TOLD_WORDS>")]
     pub sandbox: Vec<String>,
     /// Vaults.
     #[n(4)]
@@ -501,7 +513,7 @@ pub struct EnclaveHealth {
     #[n(9)]
     pub draining: bool,
     /// Nonfatal conditions, for people, from a fixed vocabulary.
-    #[n(10)]
+    #[cbor(n(10), with = "codec::AtMost::<TOLD_WORDS>")]
     pub reasons: Vec<String>,
     /// Answers of the object store that were failures.
     #[n(11)]
@@ -640,4 +652,50 @@ pub struct VaultInfo {
     /// Resident memory, rounded up to 64 KiB (per-vault data leaves the enclave only in buckets).
     #[n(5)]
     pub memory_bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_read<T: Encode<()> + for<'b> Decode<'b, ()>>(message: &T) -> bool {
+        codec::decode::<T>(&codec::encode(message), BLOB_BYTES).is_ok()
+    }
+
+    /// Attack stopped: a list of the smallest entries, each of which costs many times its byte.
+    #[test]
+    fn lists_have_limits() {
+        let paths = |count| BlobCall::Delete { paths: vec![String::new(); count] };
+        let object = VersionObject { version: 0, bytes: Vec::new() };
+        let key = KeyObject { generation: 0, bytes: Vec::new() };
+        let loaded = |versions, keys| BlobReply::Loaded {
+            versions: vec![object.clone(); versions],
+            keys: vec![key.clone(); keys],
+        };
+        let info = VaultInfo {
+            vault: VaultId::from_bytes([1; 20]),
+            state: String::new(),
+            in_flight: 0,
+            idle_ms: 0,
+            pid: 0,
+            memory_bytes: 0,
+        };
+        let vaults = |count| ControlReply::Vaults(vec![info.clone(); count]);
+        let health = |sandbox, reasons| {
+            let words = |count| vec![String::new(); count];
+            ControlReply::Health(Box::new(EnclaveHealth {
+                sandbox: words(sandbox),
+                reasons: words(reasons),
+                ..EnclaveHealth::default()
+            }))
+        };
+        assert!(is_read(&paths(DELETE_PATHS)) && !is_read(&paths(DELETE_PATHS + 1)));
+        assert!(is_read(&loaded(LOADED_OBJECTS, LOADED_OBJECTS)));
+        assert!(!is_read(&loaded(LOADED_OBJECTS + 1, 0)) && !is_read(&loaded(0, LOADED_OBJECTS + 1)));
+        assert!(is_read(&BlobReply::Versions(vec![0; LISTED_VERSIONS])));
+        assert!(!is_read(&BlobReply::Versions(vec![0; LISTED_VERSIONS + 1])));
+        assert!(is_read(&vaults(TOLD_VAULTS)) && !is_read(&vaults(TOLD_VAULTS + 1)));
+        assert!(is_read(&health(TOLD_WORDS, TOLD_WORDS)));
+        assert!(!is_read(&health(TOLD_WORDS + 1, 0)) && !is_read(&health(0, TOLD_WORDS + 1)));
+    }
 }

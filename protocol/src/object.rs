@@ -63,7 +63,7 @@ pub struct Header {
     #[n(7)]
     pub lock_number: u32,
     /// The lock key, sealed to each recipient; empty in a tombstone.
-    #[n(8)]
+    #[cbor(n(8), with = "codec::AtMost::<{ limits::DEVICES + 1 }>")]
     pub copies: Vec<LockCopy>,
     /// What the body holds.
     #[n(9)]
@@ -126,7 +126,6 @@ impl<'a> Object<'a> {
             && header.version >= 1
             && (1..=header.version).contains(&header.base)
             && (header.kind != Kind::Snapshot || header.base == header.version)
-            && header.copies.len() <= limits::DEVICES + 1
             && sealed.len() > TAG_BYTES;
         if fits {
             Ok(Self { header, associated: &bytes[..PREFIX_BYTES + length], sealed })
@@ -171,7 +170,11 @@ mod tests {
         for cut in 0..bytes.len() - 24 {
             assert!(Object::parse(&bytes[..cut]).is_err(), "{cut}");
         }
+        let copies = |count| Header { copies: vec![sample().copies[0].clone(); count], ..sample() };
+        let most = limits::DEVICES + 1;
+        assert!(Object::parse(&[copies(most).encode_prefix(), vec![9; 40]].concat()).is_ok());
         for wrong in [
+            copies(most + 1),
             Header { format: 2, ..sample() },
             Header { base: 4, ..sample() },
             Header { kind: Kind::Snapshot, ..sample() },

@@ -2,8 +2,10 @@
 
 use minicbor::{Decode, Encode};
 
+use crate::codec;
 use crate::error::Refusal;
 use crate::head::Head;
+use crate::limits;
 use crate::request::{KeyAlgorithm, KeyPolicy};
 use crate::secret::Secret;
 
@@ -67,7 +69,7 @@ pub enum Answer {
     #[n(4)]
     Secrets {
         /// The entries, by name.
-        #[n(0)]
+        #[cbor(n(0), with = "codec::AtMost::<{ limits::PAGE_ENTRIES }>")]
         entries: Vec<SecretEntry>,
         /// Whether more follow after the last one.
         #[n(1)]
@@ -77,7 +79,7 @@ pub enum Answer {
     #[n(5)]
     History {
         /// The entries.
-        #[n(0)]
+        #[cbor(n(0), with = "codec::AtMost::<{ limits::PAGE_ENTRIES }>")]
         entries: Vec<SecretEntry>,
     },
     /// A key was made, taken in, or looked up.
@@ -87,7 +89,7 @@ pub enum Answer {
     #[n(7)]
     Keys {
         /// The entries, by name.
-        #[n(0)]
+        #[cbor(n(0), with = "codec::AtMost::<{ limits::PAGE_ENTRIES }>")]
         entries: Vec<KeyEntry>,
         /// Whether more follow after the last one.
         #[n(1)]
@@ -109,7 +111,7 @@ pub enum Answer {
     #[n(12)]
     Audit {
         /// The entries.
-        #[n(0)]
+        #[cbor(n(0), with = "codec::AtMost::<{ limits::PAGE_ENTRIES }>")]
         entries: Vec<AuditEntry>,
         /// Whether more follow after the last one.
         #[n(1)]

@@ -235,7 +235,8 @@ impl Channel {
 
         let counter = self.send_counter;
         let mut ciphertext = vec![0; padded_len + count * (POSITION_BYTES + TAG_BYTES)];
-        let mut part = Zeroizing::new(Vec::with_capacity(limits::PART_BYTES));
+        // No longer than needed: all of it is wiped afterwards.
+        let mut part = Zeroizing::new(Vec::with_capacity(limits::PART_BYTES.min(POSITION_BYTES + padded_len)));
         let mut written = 0;
         for (index, content) in (0_u8..).zip(padded.chunks(CONTENT)) {
             part.clear();
@@ -271,7 +272,8 @@ impl Channel {
             return Err(SessionError::Replayed);
         }
         let mut padded = Zeroizing::new(Vec::with_capacity(run.ciphertext.len()));
-        let mut part = Zeroizing::new(vec![0; limits::PART_BYTES]);
+        // No longer than the run: most are a few hundred bytes, and all of it is wiped afterwards.
+        let mut part = Zeroizing::new(vec![0; limits::PART_BYTES.min(run.ciphertext.len())]);
         for (index, sealed) in (0_u8..).zip(run.ciphertext.chunks(SEALED)) {
             let len = self
                 .noise

@@ -8,6 +8,9 @@ use sha2::{Digest, Sha256};
 use crate::codec::{self, DecodeError};
 use crate::{label, limits};
 
+/// Keys that sign releases, at most.
+pub const RELEASE_KEYS: usize = 8;
+
 /// What a node is told at boot, extended into PCR16 and locked before anything else happens.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
@@ -22,7 +25,7 @@ pub struct TrustConfiguration {
     #[n(2)]
     pub region: String,
     /// Ed25519 public keys that sign the releases which this node accepts as peers.
-    #[n(3)]
+    #[cbor(n(3), with = "codec::AtMost::<RELEASE_KEYS>")]
     pub release_keys: Vec<ReleaseKey>,
 }
 
@@ -41,7 +44,6 @@ impl TrustConfiguration {
         let fits = configuration.format == 1
             && configuration.kms_key_arn.len() <= 256
             && configuration.region.len() <= 32
-            && configuration.release_keys.len() <= 8
             // Two encodings of one configuration would be two clusters.
             && codec::encode(&configuration) == bytes;
         if fits { Ok(configuration) } else { Err(DecodeError::Unexpected) }

@@ -1,6 +1,6 @@
 //! Whatever a hostile host sends as evidence, the parsers neither panic nor exceed a limit, and nothing is believed.
 
-use casemate_attestation::fuzz::fuzz_evidence;
+use casemate_attestation::fuzz;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -9,7 +9,7 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes(bytes in vec(any::<u8>(), 0..600)) {
-        fuzz_evidence(&bytes);
+        fuzz::evidence(&bytes);
     }
 
     /// Bytes that begin as an envelope, so that more than the first one is read.
@@ -19,7 +19,7 @@ proptest! {
         bytes.extend(minicbor::to_vec(minicbor::bytes::ByteVec::from(payload)).unwrap());
         bytes.extend([0x58, 0x60]);
         bytes.extend([1; 96]);
-        fuzz_evidence(&bytes);
+        fuzz::evidence(&bytes);
     }
 
     /// Valid CBOR of the document's own words in wrong places.
@@ -34,7 +34,7 @@ proptest! {
             payload.extend(value);
         }
         payload.push(0xff);
-        fuzz_evidence(&payload);
+        fuzz::evidence(&payload);
     }
 }
 
@@ -73,13 +73,13 @@ fn pieces_of_real_documents() {
     for document in &documents {
         let evidence = &document.evidence;
         for cut in (0..evidence.len()).step_by(97) {
-            fuzz_evidence(&evidence[..cut]);
-            fuzz_evidence(&evidence[cut..]);
+            fuzz::evidence(&evidence[..cut]);
+            fuzz::evidence(&evidence[cut..]);
             let mut changed = evidence.clone();
             changed[cut] = !changed[cut];
-            fuzz_evidence(&changed);
+            fuzz::evidence(&changed);
             changed.remove(cut);
-            fuzz_evidence(&changed);
+            fuzz::evidence(&changed);
         }
     }
 }

@@ -194,19 +194,6 @@ fn expect_version(reader: &mut Reader<'_>) -> Result<(), EnvelopeError> {
     if reader.primitive(ber::INTEGER)? == [2] { Ok(()) } else { Err(EnvelopeError::Version) }
 }
 
-/// Fuzz entry: any bytes may be parsed, and what parses keeps the promised bounds.
-pub fn fuzz_cms(bytes: &[u8]) {
-    if let Ok(envelope) = Envelope::parse(bytes) {
-        assert!(bytes.len() <= MAX_ENVELOPE, "the length is checked first");
-        assert!(
-            !envelope.content.is_empty()
-                && envelope.content.len() <= MAX_CONTENT
-                && envelope.content.len().is_multiple_of(16),
-            "content is whole blocks within its bound"
-        );
-    }
-}
-
 #[cfg(test)]
 #[path = "cms_tests.rs"]
 mod tests;

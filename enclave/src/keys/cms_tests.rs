@@ -168,7 +168,7 @@ fn opens_what_openssl_makes() {
 proptest! {
     #[test]
     fn any_bytes_may_be_parsed(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
-        fuzz_cms(&bytes);
+        crate::fuzz::cms(&bytes);
     }
 
     #[test]
@@ -182,6 +182,6 @@ proptest! {
             let at = at.index(bytes.len());
             bytes[at] = byte;
         }
-        fuzz_cms(&bytes);
+        crate::fuzz::cms(&bytes);
     }
 }

@@ -185,13 +185,6 @@ impl WrappedVaultKey {
     }
 }
 
-/// Fuzz entry: any bytes may be read, and what reads writes back the same.
-pub fn fuzz_wrapped_key(bytes: &[u8]) {
-    if let Ok(wrapped) = WrappedVaultKey::from_bytes(bytes) {
-        assert_eq!(wrapped.to_bytes(), bytes, "there is one encoding");
-    }
-}
-
 #[cfg(test)]
 #[path = "wrap_tests.rs"]
 mod tests;

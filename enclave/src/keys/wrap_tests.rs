@@ -145,7 +145,7 @@ proptest! {
 
     #[test]
     fn any_bytes_may_be_read(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        fuzz_wrapped_key(&bytes);
+        crate::fuzz::stored_keys(&bytes);
     }
 
     #[test]
@@ -153,6 +153,6 @@ proptest! {
         let mut bytes = wrapped().to_bytes();
         let at = at.index(bytes.len());
         bytes[at] = byte;
-        fuzz_wrapped_key(&bytes);
+        crate::fuzz::stored_keys(&bytes);
     }
 }

@@ -11,7 +11,6 @@ pub mod cipher;
 pub mod device;
 mod entrant;
 pub mod execute;
-pub mod fuzz;
 pub mod keys;
 pub mod lock;
 pub mod manager;

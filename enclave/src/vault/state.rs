@@ -46,7 +46,7 @@ pub struct Inconsistent;
 impl State {
     /// The state of a vault that is just being created.
     pub fn new(created_at: u64) -> Self {
-        Self { created_at, used: OVERHEAD, ..Self::default() }
+        Self { created_at, used: 2 * OVERHEAD, ..Self::default() }
     }
 
     /// An upper bound of the encoded state's size in bytes.
@@ -191,6 +191,10 @@ impl State {
             state.add_key(key)?;
         }
         for device in snapshot.devices {
+            let known = state.devices.iter().any(|known| known.static_key == device.static_key);
+            if known || state.devices.len() >= limits::DEVICES {
+                return Err(Inconsistent);
+            }
             let cost: usize =
                 device.outcomes.iter().map(|old| old.answer.as_ref().map_or(0, |answer| answer.len()) + OVERHEAD).sum();
             state.used += device.name.len() + 2 * OVERHEAD + cost;

@@ -78,7 +78,8 @@ proptest! {
 
     #[test]
     fn parsers_take_arbitrary_bytes(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
-        crate::vault::fuzz::sealed_objects(&bytes);
-        crate::vault::fuzz::sealed_objects(&[b"CMV1".as_slice(), &bytes].concat());
+        crate::fuzz::bodies(&bytes);
+        crate::fuzz::chains(&bytes);
+        crate::fuzz::bodies(&[&[0, 0], bytes.as_slice()].concat());
     }
 }

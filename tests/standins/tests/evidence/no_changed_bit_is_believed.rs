@@ -1,6 +1,6 @@
 //! A host that changes evidence on its way, however little, gets it refused.
 
-use casemate_attestation::fuzz::fuzz_evidence;
+use casemate_attestation::fuzz;
 use casemate_attestation::{Policy, authenticate, verify};
 use casemate_standins::DevelopmentAuthority;
 
@@ -36,7 +36,7 @@ fn no_missing_or_additional_byte() {
         let mut longer = evidence.clone();
         longer.insert(position, 0);
         assert!(verify(&longer, NOW_UNIX, &policy).is_err(), "a byte at {position}");
-        fuzz_evidence(&longer);
+        fuzz::evidence(&longer);
     }
 }
 

@@ -1,0 +1,10 @@
+//! The targets of casemate-parent and their memory.
+
+use casemate_fuzzing::Target;
+use casemate_parent::fuzz;
+
+pub(crate) const TARGETS: &[Target] = &[
+    // The operator's file: what the TOML reader makes of it before anything is understood.
+    Target { name: "parent_configurations", run: fuzz::parent_configurations, per_byte: 512, fixed: 64 * 1024 },
+    Target { name: "answers", run: fuzz::answers, per_byte: 16, fixed: 4 * 1024 },
+];
