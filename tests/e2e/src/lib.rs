@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod chaos;
 pub mod device;
+pub mod hostile;
 pub mod http;
 pub mod node;
 pub mod owner;

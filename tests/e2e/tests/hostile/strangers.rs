@@ -1,0 +1,39 @@
+//! Somebody without a vault crowds the node.
+
+use casemate_e2e::hostile::{Host, Puppet, get};
+use casemate_protocol::error::ErrorCode;
+use casemate_protocol::link::BlobCall;
+
+#[test]
+fn names_that_anybody_can_write_cost_no_key_and_crowd_nobody_out() {
+    let host = Host::start();
+    let bystander = host.owner();
+    let before = host.health();
+    host.take_store_calls();
+    for _ in 0..120 {
+        let mut stranger = Puppet::new();
+        let hello = stranger.hello();
+        host.carry(stranger.vault, &hello);
+    }
+    let mut stranger = Puppet::new();
+    assert_eq!(stranger.enter(&host, None, &get("a")), Err(ErrorCode::NotFound));
+    let after = host.health();
+    assert_eq!(after.kms.calls, before.kms.calls, "the key service was not asked");
+    assert_eq!(after.vaults.resident, before.vaults.resident);
+    assert!(after.vaults.half_open <= (after.vaults.limit / 20).max(4), "{:?}", after.vaults);
+    let calls = host.take_store_calls();
+    assert!(calls.iter().all(|call| matches!(call, BlobCall::Newest(_))), "no more than the newest object was read");
+    bystander.is_served();
+}
+
+#[test]
+fn a_made_up_head_of_no_vault_is_counted_apart() {
+    let host = Host::start();
+    let (bystander, holder) = (host.owner(), Puppet::with_vault(&host));
+    let mut stranger = Puppet::new();
+    stranger.head = holder.head;
+    assert_eq!(stranger.enter(&host, None, &get("a")), Err(ErrorCode::NotFound));
+    let refusals = host.refusals();
+    assert_eq!((refusals.vanished, refusals.rollback, refusals.fork), (1, 0, 0), "nobody is accused by it");
+    bystander.is_served();
+}
