@@ -15,11 +15,11 @@ impl Dice {
     /// Dice of their own for one part, so that one part's choices do not shift another's.
     #[must_use]
     pub fn fork(&mut self) -> Self {
-        Self(self.next())
+        Self(self.bits())
     }
 
     /// Sixty-four random bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -29,7 +29,7 @@ impl Dice {
 
     /// 0 to `sides` - 1.
     pub fn roll(&mut self, sides: u64) -> u64 {
-        self.next() % sides
+        self.bits() % sides
     }
 
     /// Whether something of this chance, in thousandths, happens.
@@ -52,7 +52,7 @@ impl Dice {
     pub fn bytes32(&mut self) -> [u8; 32] {
         let mut out = [0; 32];
         for chunk in out.chunks_exact_mut(8) {
-            chunk.copy_from_slice(&self.next().to_be_bytes());
+            chunk.copy_from_slice(&self.bits().to_be_bytes());
         }
         out
     }

@@ -66,7 +66,7 @@ pub fn trust() -> Trust {
 /// The identity of one boot of one node: the same in every schedule, so that its evidence is made once.
 pub fn identity(place: Place) -> Identity {
     let node = u64::try_from(place.node).expect("few nodes");
-    Identity::generate(&SeededRandomness::new(node << 32 | place.boot))
+    Identity::generate(&SeededRandomness::new((node << 32) | place.boot))
 }
 
 /// What handshake message 2 carries.

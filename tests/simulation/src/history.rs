@@ -1,6 +1,6 @@
 //! The last judgement: opens, from the store alone, every version that ever stood there, and holds against it what devices were told.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use casemate_enclave::keys::shards::ShardKey;
 use casemate_enclave::keys::stored::{SealedShardKey, Slot};
@@ -14,10 +14,16 @@ use casemate_protocol::path;
 use zeroize::Zeroizing;
 
 use crate::node::Shared;
-use crate::program::{Fate, Program};
+use crate::program::{Fate, Program, Write};
 
-/// A secret's name and value.
-type Written = (String, Vec<u8>);
+/// A revision as it was written.
+#[derive(Debug)]
+struct Written {
+    name: String,
+    value: Vec<u8>,
+    /// The first version that has it.
+    version: u64,
+}
 
 /// Judges one program's vault.
 pub fn judge(shared: &Shared, program: &Program) {
@@ -38,27 +44,33 @@ fn judged(shared: &Shared, program: &Program) -> Result<(), String> {
     let revisions = replay(vault, &root, &archive)?;
     for write in &writes {
         let value = write.value.as_bytes();
-        let found: BTreeSet<_> =
-            revisions.iter().filter(|(_, (_, written))| written == value).map(|(revision, _)| *revision).collect();
-        match write.fate {
-            _ if found.len() > 1 => return Err(format!("{:?} was done {} times: {found:?}", write.value, found.len())),
-            Fate::Done(revision) if !found.contains(&revision) => {
-                return Err(format!(
-                    "{:?} was answered with revision {revision} and is found at {found:?}",
-                    write.value
-                ));
-            }
-            Fate::Done(_) | Fate::UnderWay | Fate::NotDone | Fate::Unknown => {}
+        let found: BTreeMap<_, _> = revisions
+            .iter()
+            .filter(|(_, written)| written.value == value)
+            .map(|(revision, written)| (*revision, written.version))
+            .collect();
+        if found.len() > 1 {
+            return Err(format!("{:?} was done {} times: {found:?}", write.value, found.len()));
+        }
+        if let Fate::Done(revision) = write.fate
+            && found.get(&revision).is_none_or(|version| *version > write.version)
+        {
+            let (value, version) = (&write.value, write.version);
+            return Err(format!("{value:?} was answered with revision {revision} by version {version}: {found:?}"));
         }
     }
-    for (revision, (name, value)) in &revisions {
-        if !writes.iter().any(|write| write.name == *name && write.value.as_bytes() == value) {
-            return Err(format!("revision {revision} of {name} was written by nobody"));
+    for (revision, written) in &revisions {
+        let is_ours = |write: &Write| write.name == written.name && write.value.as_bytes() == written.value;
+        if !writes.iter().any(is_ours) {
+            return Err(format!("revision {revision} of {} was written by nobody", written.name));
         }
     }
     for read in program.reads() {
-        if revisions.get(&read.revision) != Some(&(read.name.clone(), read.value.clone())) {
-            return Err(format!("revision {} of {} was read and never durable", read.revision, read.name));
+        let fits = |written: &Written| {
+            written.name == read.name && written.value == read.value && written.version <= read.version
+        };
+        if !revisions.get(&read.revision).is_some_and(fits) {
+            return Err(format!("revision {} of {} was read before it was durable", read.revision, read.name));
         }
     }
     // What the store shows now is what there is.
@@ -105,9 +117,10 @@ fn replay(vault: VaultId, root: &RootKey, archive: &BTreeMap<u64, Vec<u8>>) -> R
         last_hash = chain.hash;
         for (name, written) in &chain.state.secrets {
             for revision in written {
-                let found = (name.clone(), revision.value.to_vec());
-                let known = revisions.entry(revision.number).or_insert_with(|| found.clone());
-                if *known != found {
+                let value = revision.value.to_vec();
+                let first = || Written { name: name.clone(), value: value.clone(), version: *version };
+                let known = revisions.entry(revision.number).or_insert_with(first);
+                if known.name != *name || known.value != value {
                     return Err(format!("revision {} was given twice", revision.number));
                 }
             }

@@ -50,6 +50,8 @@ pub struct Write {
     pub value: String,
     /// What is known of it.
     pub fate: Fate,
+    /// The newest version that the device had seen when it was answered.
+    pub version: u64,
     expected: Option<u64>,
 }
 
@@ -62,6 +64,8 @@ pub struct Read {
     pub revision: u64,
     /// Its value.
     pub value: Vec<u8>,
+    /// The newest version that the device had seen when it was answered.
+    pub version: u64,
 }
 
 /// What survives the program's end: what it has written down, and what it was told.
@@ -231,7 +235,7 @@ impl Program {
         let value = format!("program {}, write {}", self.number, notes.writes.len());
         let present = newest(&notes.writes, name).map_or(0, |(revision, _)| revision);
         let expected = (alone && notes.dice.chance(500)).then_some(present);
-        notes.writes.push(Write { name: name.to_owned(), value, fate: Fate::NotDone, expected });
+        notes.writes.push(Write { name: name.to_owned(), value, fate: Fate::NotDone, version: 0, expected });
         notes.writes.len() - 1
     }
 
@@ -261,7 +265,9 @@ impl Program {
                 if unknown { Fate::Unknown } else { Fate::NotDone }
             }
         };
-        self.notes().writes[at].fate = fate;
+        let version = vault.record().head().map_or(0, |head| head.version);
+        let mut notes = self.notes();
+        (notes.writes[at].fate, notes.writes[at].version) = (fate, version);
     }
 
     async fn read(&self, vault: &Vault<Wire, Self>, name: &str) {
@@ -275,8 +281,9 @@ impl Program {
                     let revision = read.revision;
                     self.violation(format_args!("reads revision {revision} of {name} after {floor} was answered"));
                 }
-                let read = Read { name: name.to_owned(), revision: read.revision, value: read.value.to_vec() };
-                self.notes().reads.push(read);
+                let version = vault.record().head().map_or(0, |head| head.version);
+                let (name, value) = (name.to_owned(), read.value.to_vec());
+                self.notes().reads.push(Read { name, revision: read.revision, value, version });
             }
             Err(error) => {
                 let absent: &[ErrorCode] = if floor == 0 { &[ErrorCode::NotFound] } else { &[] };

@@ -167,6 +167,6 @@ impl Outside for Surroundings {
     }
 
     fn jitter(&self) -> u64 {
-        self.dice.lock().unwrap_or_else(PoisonError::into_inner).next()
+        self.dice.lock().unwrap_or_else(PoisonError::into_inner).bits()
     }
 }

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use casemate_enclave::outside::PutOutcome;
+use casemate_enclave::supervisor::router::Put;
+use casemate_protocol::id::VaultId;
 use casemate_standins::SeededRandomness;
 
 use crate::dice::Dice;
@@ -79,7 +82,7 @@ fn run(seed: u64, listener: Option<Listener>) -> Report {
         weather: weather.clone(),
         store: Store::new(findings.clone()),
         kms: Kms::new(time.clone(), weather.clone(), findings, dice.fork()),
-        randomness: Arc::new(SeededRandomness::new(dice.next())),
+        randomness: Arc::new(SeededRandomness::new(dice.bits())),
     };
     let network = Network::new(time.clone(), weather.clone(), dice.fork());
     let nodes = (0..weather.nodes).map(|node| Node::new(node, &shared, dice.fork())).collect();
@@ -100,7 +103,7 @@ fn run(seed: u64, listener: Option<Listener>) -> Report {
     world.report(seed)
 }
 
-impl World<'_> {
+impl<'a> World<'a> {
     /// Lets one thing happen after the other until everybody has finished.
     fn go_on(&mut self) {
         let (shared, time) = (self.shared, &self.shared.time);
@@ -120,8 +123,9 @@ impl World<'_> {
             match due {
                 Some(Due::Event(event)) => self.happens(event),
                 Some(Due::Wake(waker)) => {
-                    let waker = waker.lock().ok().and_then(|mut waker| waker.take());
-                    waker.into_iter().for_each(std::task::Waker::wake);
+                    if let Some(waker) = waker.lock().ok().and_then(|mut waker| waker.take()) {
+                        waker.wake();
+                    }
                 }
                 None => {}
             }
@@ -162,11 +166,9 @@ impl World<'_> {
                 let outcome = self.shared.store.create(&path, bytes);
                 let Some(tell) = tell else { return };
                 let put = match outcome {
-                    _ if !tell.answered => casemate_enclave::supervisor::router::Put::Unclear,
-                    casemate_enclave::outside::PutOutcome::Created => {
-                        casemate_enclave::supervisor::router::Put::Created
-                    }
-                    casemate_enclave::outside::PutOutcome::Exists => casemate_enclave::supervisor::router::Put::Exists,
+                    _ if !tell.answered => Put::Unclear,
+                    PutOutcome::Created => Put::Created,
+                    PutOutcome::Exists => Put::Exists,
                 };
                 let (place, slot, op) = (tell.place, tell.slot, tell.op);
                 self.shared.time.after(tell.after, Event::PutEnds { place, slot, op, put });
@@ -191,19 +193,12 @@ impl World<'_> {
     }
 
     fn trouble(&mut self, trouble: Trouble) {
-        self.shared.findings.trace(format_args!("{trouble:?}"));
-        let time = &self.shared.time;
+        let Shared { time, findings, .. } = self.shared;
+        findings.trace(format_args!("{trouble:?}"));
         let again = self.dice.millis(1, 2_000);
-        let vault = |program: usize| self.programs[program].0.vault();
         match trouble {
-            Trouble::ManagerDies(program) => {
-                let vault = vault(program);
-                self.nodes.iter_mut().for_each(|node| node.kill_manager(vault));
-            }
-            Trouble::ManagerHangs(program) => {
-                let vault = vault(program);
-                self.nodes.iter_mut().for_each(|node| node.hang_manager(vault));
-            }
+            Trouble::ManagerDies(program) => self.each_node(program, Node::kill_manager),
+            Trouble::ManagerHangs(program) => self.each_node(program, Node::hang_manager),
             Trouble::EnclaveDies(node) => {
                 self.nodes[node].crash();
                 time.after(again, Event::Boot(node));
@@ -217,10 +212,15 @@ impl World<'_> {
                 }
             }
             Trouble::MemoryShort(node) => self.nodes[node].short_of_memory(),
-            Trouble::OperatorEvicts(program) => {
-                let vault = vault(program);
-                self.nodes.iter_mut().for_each(|node| node.evict(vault));
-            }
+            Trouble::OperatorEvicts(program) => self.each_node(program, Node::evict),
+        }
+    }
+
+    /// Does something to a program's vault, on whichever node it is.
+    fn each_node(&mut self, program: usize, act: impl Fn(&mut Node<'a>, VaultId)) {
+        let vault = self.programs[program].0.vault();
+        for node in &mut self.nodes {
+            act(node, vault);
         }
     }
 

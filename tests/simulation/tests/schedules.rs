@@ -3,15 +3,18 @@
 //!
 //! `CASEMATE_SCHEDULES=N` plays N of them; `casemate-simulate --seed S` tells one step by step.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // A test program.
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use casemate_simulation::{Report, play};
 
 /// Schedules of one run of the tests, unless `CASEMATE_SCHEDULES` says otherwise.
-const SCHEDULES: u64 = 300;
-/// Seeds whose schedules once broke something.
-const REGRESSIONS: [u64; 0] = [];
+const SCHEDULES: u64 = 200;
+/// Seeds beyond these that are known to tell a broken product from a sound one: a newer head that is taken for known (233), another
+/// writer's object that is taken for one's own (530).
+const TELLING: [u64; 2] = [233, 530];
 
 /// Plays seeds on all processors.
 fn play_all(seeds: &[u64]) -> Vec<Report> {
@@ -49,7 +52,7 @@ fn assert_unbroken(reports: &[Report]) {
 #[test]
 fn nothing_answered_is_lost_whatever_goes_wrong() {
     let schedules = std::env::var("CASEMATE_SCHEDULES").map_or(SCHEDULES, |count| count.parse().expect("a number"));
-    let seeds: Vec<_> = (1..=schedules).collect();
+    let seeds: Vec<_> = (1..=schedules).chain(TELLING).collect();
     let reports = play_all(&seeds);
     assert_unbroken(&reports);
     // A world in which nothing happens would hold too.
@@ -58,11 +61,6 @@ fn nothing_answered_is_lost_whatever_goes_wrong() {
     assert!(sum(|report| report.reads) > 2 * schedules, "{}", sum(|report| report.reads));
     assert!(sum(|report| report.evicted) > schedules, "{}", sum(|report| report.evicted));
     assert!(sum(|report| report.opened) > 3 * schedules, "{}", sum(|report| report.opened));
-}
-
-#[test]
-fn schedules_that_once_broke_something_hold() {
-    assert_unbroken(&play_all(&REGRESSIONS));
 }
 
 #[test]

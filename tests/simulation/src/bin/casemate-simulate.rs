@@ -34,7 +34,9 @@ fn main() -> ExitCode {
         evicted += report.evicted;
         if !report.violations.is_empty() {
             broken += 1;
-            report.violations.iter().for_each(|violation| println!("seed {seed} {violation}"));
+            for violation in &report.violations {
+                println!("seed {seed} {violation}");
+            }
             if !arguments.keep_going {
                 break;
             }

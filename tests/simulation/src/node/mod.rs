@@ -302,11 +302,6 @@ impl<'a> Node<'a> {
             self.shared.findings.violation(format_args!("request {id} has no answer by its deadline"));
         }
     }
-
-    /// Requests and processes that are left, once nobody asks for anything.
-    pub fn leftovers(&self) -> usize {
-        self.enclave.as_ref().map_or(0, |enclave| enclave.open.len() + enclave.puts.len())
-    }
 }
 
 fn name(message: &ToManager) -> String {
