@@ -75,7 +75,7 @@ pub struct ObservedStore {
     pub latency: Duration,
     /// Why the latest attempt failed, if it did.
     pub error: Option<String>,
-    /// Operations that failed.
+    /// Round trips that failed.
     pub failures: u64,
 }
 
@@ -254,7 +254,8 @@ pub fn page(node: &str, cluster: &str, observed: &Observed) -> Value {
             "ok": observed.store.last_round_trip.is_some_and(|age| age <= STORE_LIMIT),
             "last_round_trip_ms": millis(observed.store.last_round_trip),
             "latency_ms": millis(Some(observed.store.latency)),
-            "failures": observed.store.failures,
+            // Round trips of the parent and operations of the enclave: the one speaks up every 20 seconds, the other at once.
+            "failures": observed.store.failures.saturating_add(health.store_failures),
         },
         "kms": {
             "state": health.kms.state,

@@ -46,6 +46,9 @@ pub fn begin(target: LogTarget, level: tracing::Level) -> Result<(), LogError> {
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
+        // A line that cannot be written is lost. To complain about it, tracing would use `eprintln!`, whose failure is a panic: a log on
+        // a full disk must not end the bridge.
+        .log_internal_errors(false)
         .try_init()
         .map_err(|_| LogError::Twice)
 }

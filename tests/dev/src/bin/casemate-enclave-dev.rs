@@ -43,7 +43,7 @@ struct Cli {
 fn main() -> ExitCode {
     zygote::enter_if_zygote(vault::process::run);
     let cli = Cli::parse();
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).log_internal_errors(false).init();
     match parts(cli) {
         Ok(parts) => boot::run(parts),
         Err(error) => {

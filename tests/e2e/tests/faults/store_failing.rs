@@ -1,6 +1,7 @@
 //! A store that fails: its directory is away and a file stands in its place, which no user's rights help against.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use casemate_e2e::Node;
 
@@ -30,8 +31,13 @@ fn errors_are_clear_nothing_is_acknowledged_and_all_recovers() {
     let newcomer = node.device("newcomer");
     let refused = newcomer.run(&["vault", "create", "--timeout", "2"]);
     assert!([8, 9].contains(&refused.code), "{}: {}", refused.code, refused.stderr);
-    let (_, health) = node.health().unwrap();
-    assert!(health["store"]["failures"].as_u64().is_some_and(|failures| failures > 0), "counted: {health}");
+    let patience = Instant::now() + Duration::from_secs(10);
+    while let Some((_, health)) = node.health()
+        && health["store"]["failures"].as_u64().is_none_or(|failures| failures == 0)
+    {
+        assert!(Instant::now() < patience, "counted: {health}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 
     fs::remove_file(&store).unwrap();
     fs::rename(&away, &store).unwrap();
