@@ -1,6 +1,7 @@
 //! Simulated time: it stands still while anybody does anything, and jumps to the next event when nobody does.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::OccupiedEntry;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -76,7 +77,7 @@ impl Time {
         let mut inner = self.inner();
         inner.now = inner.now.max(to);
         let now = inner.now;
-        inner.coming.first_entry().filter(|entry| entry.key().0 <= now).map(|entry| entry.remove())
+        inner.coming.first_entry().filter(|entry| entry.key().0 <= now).map(OccupiedEntry::remove)
     }
 
     fn put(&self, at: Duration, due: Due) -> At {
