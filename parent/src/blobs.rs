@@ -10,14 +10,12 @@ use casemate_protocol::link::{BLOB_BYTES, BlobCall, BlobReply, Class};
 use tokio::sync::Semaphore;
 
 use crate::metric;
-use crate::store::{ObjectStore, Put, StoreError};
+use crate::store::{ObjectStore, Put};
 
 /// Operations at the store at the same time.
 const PARALLEL: usize = 64;
 /// Operations whose answers may be large: what waits to be written is bounded by these and one window.
 const PARALLEL_LOADS: usize = 16;
-/// Paths in one delete.
-const DELETE_PATHS: usize = 64;
 /// Characters of a failure that are told.
 const FAILED_CHARS: usize = 200;
 
@@ -70,7 +68,6 @@ async fn answer(call: BlobCall, caller: &Caller, store: &ObjectStore, places: &(
                 Put::Exists => BlobReply::Exists,
             }),
         ),
-        BlobCall::Delete { paths } if paths.len() > DELETE_PATHS => ("delete", Err(StoreError::Path)),
         BlobCall::Delete { paths } => ("delete", store.delete(&paths).await.map(|()| BlobReply::Deleted)),
         BlobCall::Versions(vault) => ("versions", store.versions(vault).await.map(BlobReply::Versions)),
     };

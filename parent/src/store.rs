@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use casemate_protocol::id::VaultId;
 use casemate_protocol::limits;
-use casemate_protocol::link::{KeyObject, VersionObject};
+use casemate_protocol::link::{KeyObject, TOLD_VERSIONS, VersionObject};
 use casemate_protocol::object::Object;
 use casemate_protocol::path;
 use futures_util::{StreamExt, TryStreamExt};
@@ -30,8 +30,6 @@ use crate::config::{Aws, Store};
 const PARALLEL_READS: usize = 8;
 /// Versions of one vault that are listed; far above what garbage collection leaves.
 const LISTED_VERSIONS: usize = 65_536;
-/// Versions told at a time.
-const TOLD_VERSIONS: usize = 4096;
 /// One attempt of a call of S3, and all of its attempts.
 const S3_ATTEMPT: Duration = Duration::from_secs(5);
 const S3_ATTEMPTS: Duration = Duration::from_secs(10);

@@ -28,7 +28,7 @@ pub const DELETE_PATHS: usize = 64;
 /// Versions, and wrapped keys, in one [`BlobReply::Loaded`]: a snapshot and its deltas.
 pub const LOADED_OBJECTS: usize = limits::DELTAS_PER_SNAPSHOT + 1;
 /// Versions in one [`BlobReply::Versions`].
-pub const LISTED_VERSIONS: usize = 4096;
+pub const TOLD_VERSIONS: usize = 4096;
 /// Vaults in one [`ControlReply::Vaults`].
 pub const TOLD_VAULTS: usize = 8192;
 /// Sandbox layers, and reasons, in one [`EnclaveHealth`].
@@ -243,7 +243,7 @@ pub enum BlobReply {
     Deleted,
     /// Answers [`BlobCall::Versions`].
     #[n(6)]
-    Versions(#[cbor(n(0), with = "codec::AtMost::<LISTED_VERSIONS>")] Vec<u64>),
+    Versions(#[cbor(n(0), with = "codec::AtMost::<TOLD_VERSIONS>")] Vec<u64>),
     /// The store failed; a put's outcome is unknown. The text is for the enclave's memory only, never logged there.
     #[n(7)]
     Failed(#[n(0)] String),
@@ -692,8 +692,8 @@ mod tests {
         assert!(is_read(&paths(DELETE_PATHS)) && !is_read(&paths(DELETE_PATHS + 1)));
         assert!(is_read(&loaded(LOADED_OBJECTS, LOADED_OBJECTS)));
         assert!(!is_read(&loaded(LOADED_OBJECTS + 1, 0)) && !is_read(&loaded(0, LOADED_OBJECTS + 1)));
-        assert!(is_read(&BlobReply::Versions(vec![0; LISTED_VERSIONS])));
-        assert!(!is_read(&BlobReply::Versions(vec![0; LISTED_VERSIONS + 1])));
+        assert!(is_read(&BlobReply::Versions(vec![0; TOLD_VERSIONS])));
+        assert!(!is_read(&BlobReply::Versions(vec![0; TOLD_VERSIONS + 1])));
         assert!(is_read(&vaults(TOLD_VAULTS)) && !is_read(&vaults(TOLD_VAULTS + 1)));
         assert!(is_read(&health(TOLD_WORDS, TOLD_WORDS)));
         assert!(!is_read(&health(TOLD_WORDS + 1, 0)) && !is_read(&health(0, TOLD_WORDS + 1)));

@@ -39,7 +39,8 @@ impl FromStr for KeyArn {
         if text.len() > MAX_ARN {
             return Err(form());
         }
-        let parts: Vec<&str> = text.split(':').collect();
+        // One more than there are: that one holds all the rest, however many colons there are.
+        let parts: Vec<&str> = text.splitn(7, ':').collect();
         let ["arn", partition, "kms", region, account, resource] = parts[..] else { return Err(form()) };
         let id = resource.strip_prefix("key/").ok_or_else(form)?;
         let is_label = |text: &str, max: usize| {

@@ -11,7 +11,8 @@ use casemate_protocol::codec;
 use casemate_protocol::error::ErrorCode;
 use casemate_protocol::id::VaultId;
 use casemate_protocol::link::{
-    CONTROL_BYTES, ControlCall, ControlReply, EnclaveHealth, KmsNumbers, LogEvent, LogLevel, RefusalNumbers, VaultInfo,
+    CONTROL_BYTES, ControlCall, ControlReply, EnclaveHealth, KmsNumbers, LogEvent, LogLevel, RefusalNumbers,
+    TOLD_VAULTS, VaultInfo,
 };
 use casemate_protocol::secret::Secret;
 use tokio::sync::{mpsc, oneshot};
@@ -32,8 +33,6 @@ use crate::outside::{Clock, IamCredentials};
 const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
 /// How long draining may take.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(90);
-/// Vaults told at once; the answer has to fit into a message.
-const VAULTS_TOLD: usize = 8192;
 /// Longest credential that is taken. Session tokens have no documented limit; real ones are around 1 KiB.
 const CREDENTIAL_BYTES: usize = 16 * 1024;
 
@@ -136,7 +135,7 @@ impl Control {
 
     async fn vaults(&self) -> ControlReply {
         let Some(mut views) = self.ask(Command::Vaults).await else { return not_answering() };
-        views.truncate(VAULTS_TOLD);
+        views.truncate(TOLD_VAULTS);
         let read = tokio::task::spawn_blocking(move || {
             let info = |view: super::router::VaultView| VaultInfo {
                 vault: view.vault,

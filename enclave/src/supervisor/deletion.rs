@@ -3,14 +3,14 @@
 //! Best effort by design: what stays behind is sealed, costs space only, and is asked for again with the next collection.
 
 use casemate_protocol::id::VaultId;
-use casemate_protocol::link::{LogEvent, LogLevel};
+use casemate_protocol::link::{DELETE_PATHS, LogEvent, LogLevel, TOLD_VERSIONS};
 use casemate_protocol::path;
 use tokio::sync::mpsc;
 
 use super::backoff;
 use super::log::Log;
 use super::router::GENERATION;
-use super::store::{DELETE_PATHS, LinkStore};
+use super::store::LinkStore;
 use crate::outside::StoreError;
 
 /// Deletions that wait. Beyond, a collection is left to the next one.
@@ -19,8 +19,6 @@ pub const QUEUE: usize = 256;
 const ATTEMPTS: u32 = 5;
 /// Lists that one try reads. A parent could go on for ever inventing versions.
 const LISTS: usize = 16;
-/// A fact of the wire: a list holds at most so many versions.
-const LIST_VERSIONS: usize = 4096;
 
 /// What to delete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +48,7 @@ async fn delete(store: &LinkStore, deletion: Deletion) -> Result<(), StoreError>
     let Deletion { vault, below, keys } = deletion;
     for _ in 0..LISTS {
         let mut versions = store.versions(vault).await?;
-        let was_all = versions.len() < LIST_VERSIONS;
+        let was_all = versions.len() < TOLD_VERSIONS;
         // The parent may list what it likes, in any order. Only what the vault gave up is deleted.
         versions.retain(|version| *version < below);
         versions.sort_unstable();

@@ -22,8 +22,6 @@ use crate::outside::{BlobStore, BoxFuture, PutOutcome, StoreError};
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for the end of a put that was given up: while it may still reach the store, its vault is not opened again.
 const PUT_END: Duration = Duration::from_mins(1);
-/// A fact of the wire: the parent deletes at most so many objects at one call.
-pub const DELETE_PATHS: usize = 64;
 
 /// The store. Clones share the connection.
 #[derive(Debug, Clone)]
@@ -131,7 +129,7 @@ impl LinkStore {
         }
     }
 
-    /// Deletes objects, in this order, [`DELETE_PATHS`] at most.
+    /// Deletes objects, in this order, [`DELETE_PATHS`](casemate_protocol::link::DELETE_PATHS) at most.
     ///
     /// # Errors
     /// When it is not known whether they are deleted.
