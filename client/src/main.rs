@@ -4,6 +4,10 @@ use std::process::ExitCode;
 
 use casemate_client::Roots;
 
+/// musl's own gives memory back to the kernel so eagerly that a request costs system calls (`docs/decisions/0009`).
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 fn main() -> ExitCode {
     casemate_client::cli::main(Roots::released())
 }

@@ -12,6 +12,10 @@ use casemate_enclave::system::{OsRandomness, SystemClock};
 use casemate_enclave::{vault, zygote};
 use casemate_link::Address;
 
+/// musl's own gives memory back to the kernel so eagerly that a request costs system calls (`docs/decisions/0009`).
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 /// The parent as an enclave sees it, and the port on which it listens.
 const PARENT: Address = Address::Vsock { cid: 3, port: 7001 };
 

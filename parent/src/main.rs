@@ -12,6 +12,10 @@ use casemate_parent::run::{RunError, run};
 use casemate_parent::{log, metric};
 use clap::{Parser, Subcommand};
 
+/// musl's own gives memory back to the kernel so eagerly that a request costs system calls (`docs/decisions/0009`).
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 /// Bridges NATS and the enclave on the EC2 host.
 #[derive(Parser)]
 #[command(

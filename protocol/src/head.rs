@@ -24,6 +24,13 @@ pub struct Head {
     pub tag: [u8; 32],
 }
 
+impl Head {
+    /// Whether both are the same, in constant time.
+    pub fn matches(&self, other: &Self) -> bool {
+        self.version == other.version && bool::from(self.hash.ct_eq(&other.hash) & self.tag.ct_eq(&other.tag))
+    }
+}
+
 impl fmt::Debug for Head {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Head {{ version: {}, hash: ", self.version)?;

@@ -29,9 +29,8 @@ pub struct OpenVault {
     generation: u32,
     lock_number: u32,
     copies: Vec<LockCopy>,
-    /// The newest version; 0 while the first is on its way.
-    version: u64,
-    hash: [u8; 32],
+    /// The newest version's; none while the first is on its way. Made once a version: every reply carries it.
+    head: Option<Head>,
     base: u64,
     snapshot_bytes: usize,
     delta_bytes: usize,
@@ -40,7 +39,7 @@ pub struct OpenVault {
 
 impl fmt::Debug for OpenVault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OpenVault").field("vault", &self.vault).field("version", &self.version).finish_non_exhaustive()
+        f.debug_struct("OpenVault").field("vault", &self.vault).field("version", &self.version()).finish_non_exhaustive()
     }
 }
 
@@ -107,8 +106,7 @@ impl OpenVault {
             generation,
             lock_number: 1,
             copies,
-            version: 0,
-            hash: [0; 32],
+            head: None,
             base: 0,
             snapshot_bytes: 0,
             delta_bytes: 0,
@@ -123,13 +121,12 @@ impl OpenVault {
             vault,
             vault_key,
             root,
+            head: Some(head_key.tag(vault, chain.header.version, chain.hash)),
             head_key,
             state: chain.state,
             generation: chain.header.key_generation,
             lock_number: chain.header.lock_number,
             copies: chain.header.copies,
-            version: chain.header.version,
-            hash: chain.hash,
             base: chain.header.base,
             snapshot_bytes: chain.snapshot_bytes,
             delta_bytes: chain.delta_bytes,
@@ -138,13 +135,17 @@ impl OpenVault {
     }
 
     /// The committed head; none before the first version is durable.
-    pub fn head(&self) -> Option<Head> {
-        (self.version > 0).then(|| self.head_key.tag(self.vault, self.version, self.hash))
+    pub const fn head(&self) -> Option<Head> {
+        self.head
     }
 
-    /// The committed version.
-    pub const fn version(&self) -> u64 {
-        self.version
+    /// The committed version; 0 before the first is durable.
+    pub fn version(&self) -> u64 {
+        self.head.map_or(0, |head| head.version)
+    }
+
+    fn hash(&self) -> [u8; 32] {
+        self.head.map_or([0; 32], |head| head.hash)
     }
 
     /// The root key.
@@ -177,14 +178,19 @@ impl OpenVault {
     /// Judges the head that a device holds. Attacks stopped: an older state served as the newest (rollback), and two devices
     /// served two histories (fork).
     pub fn judge(&self, held: &Head) -> HeadStanding {
+        let (version, hash) = (self.version(), self.hash());
+        // The usual case, without making a tag anew.
+        if self.head.is_some_and(|head| head.matches(held)) {
+            return HeadStanding::Known;
+        }
         if !self.head_key.verify(self.vault, held) {
             return HeadStanding::Refused(ErrorCode::HeadInvalid);
         }
-        match held.version.cmp(&self.version) {
+        match held.version.cmp(&version) {
             std::cmp::Ordering::Greater => HeadStanding::Newer,
-            std::cmp::Ordering::Equal if held.hash == self.hash => HeadStanding::Known,
+            std::cmp::Ordering::Equal if held.hash == hash => HeadStanding::Known,
             std::cmp::Ordering::Equal => HeadStanding::Refused(ErrorCode::ForkDetected),
-            std::cmp::Ordering::Less => match self.state.knows_hash(self.version, held.version, &held.hash) {
+            std::cmp::Ordering::Less => match self.state.knows_hash(version, held.version, &held.hash) {
                 Some(true) => HeadStanding::Known,
                 Some(false) => HeadStanding::Refused(ErrorCode::ForkDetected),
                 None => HeadStanding::Refused(ErrorCode::HistoryUnknown),
@@ -200,16 +206,16 @@ impl OpenVault {
     /// An overlay of the committed state for the next version.
     pub fn overlay(&self) -> Overlay {
         let mut state = self.state.clone();
-        if self.version > 0 {
-            state.push_version_hash(&self.hash);
+        if let Some(head) = &self.head {
+            state.push_version_hash(&head.hash);
         }
-        Overlay { state, version: self.version + 1, changes: Vec::new() }
+        Overlay { state, version: self.version() + 1, changes: Vec::new() }
     }
 
     /// Seals an overlay as the next version: a delta, or a snapshot when the deltas would outweigh the last one.
     pub fn seal(&self, overlay: Overlay, tombstone: bool, randomness: &dyn Randomness) -> Next {
         let (state, version) = (overlay.state, overlay.version);
-        if !tombstone && self.version > 0 && self.deltas < limits::DELTAS_PER_SNAPSHOT {
+        if !tombstone && self.head.is_some() && self.deltas < limits::DELTAS_PER_SNAPSHOT {
             let body = codec::encode_secret(&Delta { changes: overlay.changes });
             if self.delta_bytes + body.len() <= self.snapshot_bytes {
                 return self.seal_body(state, version, Kind::Delta, &body, randomness);
@@ -229,7 +235,7 @@ impl OpenVault {
             format: 1,
             vault: self.vault,
             version,
-            previous: self.hash,
+            previous: self.hash(),
             salt,
             root_commitment: self.root.commitment(),
             key_generation: self.generation,
@@ -245,8 +251,7 @@ impl OpenVault {
     /// Takes the next version as committed. `object_bytes` is its object's size.
     pub fn commit(&mut self, next: Next, object_bytes: usize) {
         self.state = next.state;
-        self.version = next.version;
-        self.hash = next.hash;
+        self.head = Some(self.head_key.tag(self.vault, next.version, next.hash));
         match next.kind {
             Kind::Snapshot => {
                 self.base = next.version;
@@ -264,11 +269,11 @@ impl OpenVault {
 
     /// The oldest version to keep when `kept` stay behind the newest: never past the newest snapshot.
     pub fn collectable_below(&self, kept: u32) -> u64 {
-        self.base.min(self.version.saturating_sub(u64::from(kept)))
+        self.base.min(self.version().saturating_sub(u64::from(kept)))
     }
 
     /// Whether the newest version is a snapshot.
-    pub const fn at_snapshot(&self) -> bool {
-        self.base == self.version
+    pub fn at_snapshot(&self) -> bool {
+        self.base == self.version()
     }
 }

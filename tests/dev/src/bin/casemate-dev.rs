@@ -5,6 +5,10 @@ use std::process::ExitCode;
 use casemate_attestation::TrustAnchor;
 use casemate_client::Roots;
 
+/// musl's own gives memory back to the kernel so eagerly that a request costs system calls (`docs/decisions/0009`).
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 #[expect(clippy::print_stderr, reason = "a program's main speaks to its user")]
 fn main() -> ExitCode {
     let variable = casemate_dev::ROOT_VARIABLE;

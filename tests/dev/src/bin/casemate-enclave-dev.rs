@@ -17,6 +17,10 @@ use clap::Parser;
 use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
 
+/// musl's own gives memory back to the kernel so eagerly that a request costs system calls (`docs/decisions/0009`).
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 /// Run the supervisor with development evidence. Nothing that it holds is protected from this machine.
 #[derive(Debug, Parser)]
 struct Cli {

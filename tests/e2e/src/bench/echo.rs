@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use async_nats::Client;
+use bytes::Bytes;
 use futures_util::StreamExt;
 
 use super::Result;
@@ -11,25 +12,35 @@ use crate::Node;
 use crate::process::Process;
 
 const SUBJECT: &str = "echo";
-/// What a sealed request or reply of a small secret has on the wire.
-const BYTES: usize = 350;
 
 /// The other end, in a process of its own.
 #[derive(Debug)]
-pub(super) struct Responder(#[expect(dead_code, reason = "ends with its owner")] Process);
+pub(super) struct Echo {
+    client: Client,
+    payload: Bytes,
+    responder: Process,
+}
 
-impl Responder {
-    pub(super) async fn start(node: &Node, client: &Client) -> Result<Self> {
+impl Echo {
+    /// Starts it; its payload has `bytes` bytes.
+    pub(super) async fn start(node: &Node, client: Client, bytes: usize) -> Result<Self> {
         let program = std::env::current_exe()?;
-        let process = Process::start("echo", &node.path("log"), Command::new(program).args(["echo", &node.nats_url()]));
+        let responder = Process::start("echo", &node.path("log"), Command::new(program).args(["echo", &node.nats_url()]));
+        let echo = Self { client, payload: vec![0; bytes].into(), responder };
         let start = Instant::now();
-        while ask(client).await.is_err() {
+        while let Err(error) = echo.ask().await {
             if start.elapsed() > Duration::from_secs(10) {
-                return Err(format!("the echo does not answer: {}", process.log()).into());
+                return Err(format!("the echo does not answer: {error}\n{}", echo.responder.log()).into());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        Ok(Self(process))
+        Ok(echo)
+    }
+
+    pub(super) async fn ask(&self) -> Result<Duration> {
+        let start = Instant::now();
+        self.client.request(SUBJECT, self.payload.clone()).await?;
+        Ok(start.elapsed())
     }
 }
 
@@ -46,10 +57,4 @@ pub async fn respond(url: &str) -> Result<()> {
         }
     }
     Ok(())
-}
-
-pub(super) async fn ask(client: &Client) -> Result<Duration> {
-    let start = Instant::now();
-    client.request(SUBJECT, vec![0; BYTES].into()).await?;
-    Ok(start.elapsed())
 }

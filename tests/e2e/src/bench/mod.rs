@@ -1,38 +1,73 @@
-//! The benchmark: rows, rounds, and the table.
+//! The benchmark: rows, rounds, and the table. Every row stands beside the bare limit of the same run, measured in turns with it, so
+//! that what else the machine does weighs on both.
 
+mod cold;
+mod cpu;
 pub mod echo;
+mod evidence;
 mod row;
 mod store;
 mod vault;
+mod wide;
 
 use std::error::Error;
 use std::path::Path;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use tokio::runtime::Runtime;
 
 use crate::Node;
-use row::Row;
+use row::{Row, Samples, Unit};
+use wide::Wide;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// Requests of one round of a fast row.
-const FAST: u32 = 2000;
+/// Requests of one turn of a fast row; echo and vault take turns.
+const TURN: u32 = 100;
+/// Turns of one round.
+const TURNS: u32 = 20;
 /// Writes of one round.
 const WRITES: u32 = 300;
 /// Cold starts of one round.
 const COLD: u32 = 60;
+/// Documents judged in one round.
+const EVIDENCE: u32 = 60;
 /// The secret that is read.
 const VALUE_BYTES: usize = 128;
+/// Nothing here is to run into the limits that keep strangers small.
+const LIMITS: &str = "[limits]\nopens_per_second = 100000\ncreates_per_second = 10000\n";
 
-/// Measures everything; prints the table and writes `out`.
+/// What is measured together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Group {
+    /// One client's warm reads, beside the echo
+    WarmGet,
+    /// 64 reads in flight over 64 vaults, beside as many echoes
+    #[value(name = "warm-get-64")]
+    WarmGet64,
+    /// Durable writes, beside an fsynced create of the same bytes
+    DurablePut,
+    /// Cold starts with the key cached, beside a read of the object
+    ColdStart,
+    /// Judging one Nitro document
+    NitroVerify,
+    /// Calls to the key service during 1,000 cold starts in one shard
+    KmsCalls,
+}
+
+/// Measures everything, or these groups; prints the table and writes `out`.
 ///
 /// # Errors
 /// When a part does not start, or a request fails.
-pub fn run(runtime: &Runtime, rounds: u32, out: &Path) -> Result<()> {
-    let node = Node::start_with("[limits]\nopens_per_second = 100000\ncreates_per_second = 10000\n");
-    let mut rows = Rows::default();
-    runtime.block_on(measure(&node, rounds, &mut rows))?;
+pub fn run(runtime: &Runtime, rounds: u32, only: &[Group], out: &Path) -> Result<()> {
+    let mut node = Node::start_with(LIMITS);
+    let groups = if only.is_empty() { Group::value_variants() } else { only };
+    let mut rows = Measured::default();
+    runtime.block_on(measure(&node, rounds, groups, &mut rows))?;
+    if groups.contains(&Group::KmsCalls) {
+        rows.kms_calls = Some(runtime.block_on(cold::kms_calls(&mut node))?);
+    }
     let rows = rows.finish();
     row::print(&rows);
     row::write(&rows, out)?;
@@ -40,60 +75,101 @@ pub fn run(runtime: &Runtime, rounds: u32, out: &Path) -> Result<()> {
 }
 
 #[derive(Debug, Default)]
-struct Rows {
-    echo: row::Samples,
-    get: row::Samples,
-    create: row::Samples,
-    put: row::Samples,
-    read: row::Samples,
-    cold: row::Samples,
+struct Measured {
+    echo: Samples,
+    get: Samples,
+    echo_64: Wide,
+    get_64: Wide,
+    create: Samples,
+    put: Samples,
+    read: Samples,
+    cold: Samples,
+    nitro: Samples,
+    kms_calls: Option<u64>,
 }
 
-impl Rows {
+impl Measured {
     fn finish(&self) -> Vec<Row> {
-        vec![
-            Row::new("nats_echo", &self.echo, None),
-            Row::new("warm_get", &self.get, Some(&self.echo)),
-            Row::new("fsynced_create", &self.create, None),
-            Row::new("durable_put", &self.put, Some(&self.create)),
-            Row::new("store_read", &self.read, None),
-            Row::new("cold_start", &self.cold, Some(&self.read)),
-        ]
+        let rows = [
+            Row::time("nats_echo", &self.echo, None),
+            Row::time("warm_get", &self.get, Some(&self.echo)),
+            Row::figure("warm_get_64", Unit::PerSecond, self.get_64.rate(), self.echo_64.rate()),
+            Row::figure("warm_get_64_cpu", Unit::Microseconds, self.get_64.cpu(), self.echo_64.cpu()),
+            Row::time("warm_get_64_latency", &self.get_64.latency, Some(&self.echo_64.latency)),
+            Row::time("fsynced_create", &self.create, None),
+            Row::time("durable_put", &self.put, Some(&self.create)),
+            Row::time("store_read", &self.read, None),
+            Row::time("cold_start", &self.cold, Some(&self.read)),
+            Row::time("nitro_verify", &self.nitro, None),
+            Row::count("kms_calls_per_1000_cold_starts", self.kms_calls),
+        ];
+        rows.into_iter().flatten().collect()
     }
 }
 
-async fn measure(node: &Node, rounds: u32, rows: &mut Rows) -> Result<()> {
-    let client = async_nats::connect(node.nats_url()).await?;
-    let _responder = echo::Responder::start(node, &client).await?;
-    let vault = vault::Bench::create(node, client.clone()).await?;
+async fn measure(node: &Node, rounds: u32, groups: &[Group], rows: &mut Measured) -> Result<()> {
+    let maker = vault::Maker::new(node).await?;
+    let vault = maker.create().await?;
     vault.put(&[7; VALUE_BYTES]).await?;
+    let echo = echo::Echo::start(node, maker.client(), vault.request_bytes().await?).await?;
+    let crowd = wide::Crowd::create(&maker).await?;
+    let document = evidence::Document::find(node)?;
     // The first round warms everything up and is not counted.
     for round in 0..=rounds {
-        let mut unused = Rows::default();
+        let mut unused = Measured::default();
         let rows = if round == 0 { &mut unused } else { &mut *rows };
-        for _ in 0..FAST {
-            rows.echo.add(echo::ask(&client).await?);
-        }
-        for _ in 0..FAST {
-            rows.get.add(vault.get().await?);
-        }
-        let object = vault.newest_object(node)?;
-        for number in 0..WRITES {
-            rows.create.add(store::create(&node.path("store"), round * WRITES + number, &object)?);
-        }
-        for _ in 0..WRITES {
-            rows.put.add(vault.put(&[8; VALUE_BYTES]).await?);
-        }
-        for _ in 0..COLD {
-            rows.read.add(store::read_newest(node, vault.id())?);
-            vault.evict(node)?;
-            rows.cold.add(vault.get().await?);
+        for group in groups {
+            match group {
+                Group::WarmGet => warm_get(&vault, &echo, rows).await?,
+                Group::WarmGet64 => {
+                    crowd.echo(&echo, &mut rows.echo_64).await?;
+                    crowd.get(&mut rows.get_64).await?;
+                }
+                Group::DurablePut => durable_put(node, &vault, round, rows).await?,
+                Group::ColdStart => cold_start(node, &vault, rows).await?,
+                Group::NitroVerify => {
+                    for _ in 0..EVIDENCE {
+                        rows.nitro.add(document.verify()?);
+                    }
+                }
+                Group::KmsCalls => {}
+            }
         }
     }
     Ok(())
 }
 
-/// Microseconds, as the histograms hold them (in nanoseconds).
+async fn warm_get(vault: &vault::Bench, echo: &echo::Echo, rows: &mut Measured) -> Result<()> {
+    for _ in 0..TURNS {
+        for _ in 0..TURN {
+            rows.echo.add(echo.ask().await?);
+        }
+        for _ in 0..TURN {
+            rows.get.add(vault.get().await?);
+        }
+    }
+    Ok(())
+}
+
+async fn durable_put(node: &Node, vault: &vault::Bench, round: u32, rows: &mut Measured) -> Result<()> {
+    let object = vault.newest_object(node)?;
+    for number in 0..WRITES {
+        rows.create.add(store::create(&node.path("store"), round * WRITES + number, &object)?);
+        rows.put.add(vault.put(&[8; VALUE_BYTES]).await?);
+    }
+    Ok(())
+}
+
+async fn cold_start(node: &Node, vault: &vault::Bench, rows: &mut Measured) -> Result<()> {
+    for _ in 0..COLD {
+        rows.read.add(store::read_newest(node, vault.id())?);
+        vault.evict(node)?;
+        rows.cold.add(vault.get().await?);
+    }
+    Ok(())
+}
+
+/// Nanoseconds, as the histograms hold them.
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

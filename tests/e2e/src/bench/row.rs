@@ -21,9 +21,35 @@ impl Samples {
         self.0.saturating_record(super::nanoseconds(duration).max(1));
     }
 
+    /// Microseconds; none without samples.
+    fn median(&self) -> Option<f64> {
+        (!self.0.is_empty()).then(|| self.microseconds(0.5))
+    }
+
     #[expect(clippy::cast_precision_loss, reason = "durations below 2^53 ns")]
     fn microseconds(&self, quantile: f64) -> f64 {
         self.0.value_at_quantile(quantile) as f64 / 1000.0
+    }
+}
+
+/// What a figure counts.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) enum Unit {
+    #[serde(rename = "us")]
+    Microseconds,
+    #[serde(rename = "1/s")]
+    PerSecond,
+    #[serde(rename = "calls")]
+    Calls,
+}
+
+impl Unit {
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Microseconds => "us",
+            Self::PerSecond => "1/s",
+            Self::Calls => "calls",
+        }
     }
 }
 
@@ -31,48 +57,63 @@ impl Samples {
 #[derive(Debug, Serialize)]
 pub(super) struct Row {
     name: &'static str,
-    unit: &'static str,
+    unit: Unit,
     /// The median.
     value: f64,
-    p99: f64,
-    p999: f64,
+    /// None where a figure is a rate or a count.
+    p99: Option<f64>,
+    p999: Option<f64>,
     /// The bare limit's median in the same run.
     baseline: Option<f64>,
     ratio: Option<f64>,
 }
 
 impl Row {
-    pub(super) fn new(name: &'static str, samples: &Samples, baseline: Option<&Samples>) -> Self {
-        let value = samples.microseconds(0.5);
+    /// A time, in microseconds.
+    pub(super) fn time(name: &'static str, samples: &Samples, baseline: Option<&Samples>) -> Option<Self> {
         let baseline = baseline.map(|samples| samples.microseconds(0.5));
-        Self {
-            name,
-            unit: "us",
-            value,
-            p99: samples.microseconds(0.99),
-            p999: samples.microseconds(0.999),
-            baseline,
-            ratio: baseline.map(|baseline| value / baseline),
-        }
+        Some(Self {
+            p99: Some(samples.microseconds(0.99)),
+            p999: Some(samples.microseconds(0.999)),
+            ..Self::figure(name, Unit::Microseconds, samples.median()?, baseline)?
+        })
+    }
+
+    /// One figure; none when it was not measured.
+    pub(super) fn figure(
+        name: &'static str,
+        unit: Unit,
+        value: impl Into<Option<f64>>,
+        baseline: Option<f64>,
+    ) -> Option<Self> {
+        let value = value.into()?;
+        let ratio = baseline.map(|baseline| value / baseline);
+        Some(Self { name, unit, value, p99: None, p999: None, baseline, ratio })
+    }
+
+    /// How often something happened.
+    #[expect(clippy::cast_precision_loss, reason = "small counts")]
+    pub(super) fn count(name: &'static str, value: Option<u64>) -> Option<Self> {
+        Self::figure(name, Unit::Calls, value? as f64, None)
     }
 }
 
 #[expect(clippy::print_stdout, reason = "the benchmark's result")]
 pub(super) fn print(rows: &[Row]) {
     println!(
-        "{:<16} {:>6} {:>10} {:>10} {:>10} {:>10} {:>7}",
+        "{:<31} {:>5} {:>9} {:>9} {:>9} {:>9} {:>6}",
         "row", "unit", "p50", "p99", "p99.9", "bare p50", "ratio"
     );
+    let optional =
+        |value: Option<f64>, digits| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"));
     for row in rows {
-        let optional =
-            |value: Option<f64>, digits| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"));
         println!(
-            "{:<16} {:>6} {:>10.1} {:>10.1} {:>10.1} {:>10} {:>7}",
+            "{:<31} {:>5} {:>9.1} {:>9} {:>9} {:>9} {:>6}",
             row.name,
-            row.unit,
+            row.unit.text(),
             row.value,
-            row.p99,
-            row.p999,
+            optional(row.p99, 1),
+            optional(row.p999, 1),
             optional(row.baseline, 1),
             optional(row.ratio, 2)
         );

@@ -1,16 +1,19 @@
-//! One vault, used over the device library as a phone would.
+//! Vaults, used over the device library as a phone would.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use casemate_attestation::TrustAnchor;
 use casemate_client::home::read_trust_file;
 use casemate_client::record::Forgetful;
+use casemate_client::transport::Transport;
 use casemate_client::vault::VaultParts;
-use casemate_client::{Device, NatsTransport, Roots, Trust, Vault, VaultOptions, VaultRecord};
-use casemate_protocol::id::VaultId;
+use casemate_client::{Device, NatsTransport, Roots, TransportError, Trust, Vault, VaultOptions, VaultRecord};
+use casemate_protocol::id::{Shard, VaultId};
 use casemate_protocol::secret::Secret;
 
 use super::Result;
@@ -18,45 +21,114 @@ use crate::Node;
 
 const NAME: &str = "benchmark";
 
-/// A vault that was created for the benchmark.
+/// Makes vaults of one node, all over one connection.
 #[derive(Debug)]
-pub(super) struct Bench(Vault<NatsTransport, Forgetful>);
+pub(super) struct Maker {
+    client: async_nats::Client,
+    roots: Arc<Roots>,
+    trust: Trust,
+}
 
-impl Bench {
-    pub(super) async fn create(node: &Node, client: async_nats::Client) -> Result<Self> {
+impl Maker {
+    pub(super) async fn new(node: &Node) -> Result<Self> {
         let anchor = TrustAnchor::from_der(std::fs::read(node.path("authority/root.der"))?)?;
         let roots = Roots { anchors: vec![anchor], release_keys: Vec::new(), releases: Vec::new() };
         let mut trust = Trust::default();
         trust.add(&read_trust_file(&node.path("authority/trust.toml"))?, &roots)?;
-        let cluster = trust.cluster().ok_or("the trust file pins a cluster")?;
+        Ok(Self { client: async_nats::connect(node.nats_url()).await?, roots: Arc::new(roots), trust })
+    }
+
+    /// The connection.
+    pub(super) fn client(&self) -> async_nats::Client {
+        self.client.clone()
+    }
+
+    /// A new vault.
+    pub(super) async fn create(&self) -> Result<Bench> {
         let device = Device::generate()?;
-        let record = VaultRecord::begin(&device, NAME, cluster)?;
+        let record = self.record(&device)?;
+        self.make(device, record).await
+    }
+
+    /// A new vault of a shard.
+    pub(super) async fn create_in(&self, shard: Shard) -> Result<Bench> {
+        let device = Device::generate()?;
+        loop {
+            let record = self.record(&device)?;
+            if record.vault().shard() == shard {
+                return self.make(device, record).await;
+            }
+        }
+    }
+
+    fn record(&self, device: &Device) -> Result<VaultRecord> {
+        let cluster = self.trust.cluster().ok_or("the trust file pins a cluster")?;
+        Ok(VaultRecord::begin(device, NAME, cluster)?)
+    }
+
+    async fn make(&self, device: Device, record: VaultRecord) -> Result<Bench> {
+        let sent = Arc::new(AtomicUsize::new(0));
         let parts = VaultParts {
-            transport: NatsTransport::from_client(client),
+            transport: Measured { nats: NatsTransport::from_client(self.client()), sent: Arc::clone(&sent) },
             keeper: Forgetful,
             device,
-            roots: Arc::new(roots),
-            trust,
+            roots: Arc::clone(&self.roots),
+            trust: self.trust.clone(),
             options: VaultOptions::default(),
         };
         let vault = Vault::new(parts, record);
         vault.create().await?;
-        Ok(Self(vault))
+        Ok(Bench { vault, sent })
+    }
+}
+
+/// NATS, and how large the last request was.
+#[derive(Debug)]
+struct Measured {
+    nats: NatsTransport,
+    sent: Arc<AtomicUsize>,
+}
+
+impl Transport for Measured {
+    async fn request(
+        &self,
+        subject: String,
+        payload: Bytes,
+        within: Duration,
+    ) -> std::result::Result<Bytes, TransportError> {
+        self.sent.store(payload.len(), Ordering::Relaxed);
+        self.nats.request(subject, payload, within).await
+    }
+}
+
+/// A vault that was created for the benchmark.
+#[derive(Debug)]
+pub(super) struct Bench {
+    vault: Vault<Measured, Forgetful>,
+    sent: Arc<AtomicUsize>,
+}
+
+impl Bench {
+    pub(super) const fn id(&self) -> VaultId {
+        self.vault.id()
     }
 
-    pub(super) const fn id(&self) -> VaultId {
-        self.0.id()
+    /// What a warm read has on the wire, bytes.
+    pub(super) async fn request_bytes(&self) -> Result<usize> {
+        self.get().await?;
+        self.get().await?;
+        Ok(self.sent.load(Ordering::Relaxed))
     }
 
     pub(super) async fn get(&self) -> Result<Duration> {
         let start = Instant::now();
-        self.0.secret_get(NAME, None).await?;
+        self.vault.secret_get(NAME, None).await?;
         Ok(start.elapsed())
     }
 
     pub(super) async fn put(&self, value: &[u8]) -> Result<Duration> {
         let start = Instant::now();
-        self.0.secret_put(NAME, Secret::from(value), None).await?;
+        self.vault.secret_put(NAME, Secret::from(value), None).await?;
         Ok(start.elapsed())
     }
 

@@ -3,8 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use casemate_e2e::bench::{self, echo};
+use casemate_e2e::bench::{self, Group, echo};
 use clap::{Parser, Subcommand};
+
+/// musl's own gives memory back to the kernel so eagerly that a request costs system calls (`docs/decisions/0009`).
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 /// Measure a node of this build. Prints a table and writes the same as JSON.
 #[derive(Debug, Parser)]
@@ -12,6 +16,9 @@ struct Cli {
     /// Rounds; each measures every row once, bare limit and vault in turn
     #[arg(long, default_value_t = 5)]
     rounds: u32,
+    /// Measure these groups only
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Group>,
     /// Where the JSON goes
     #[arg(long, default_value = "target/bench.json")]
     out: PathBuf,
@@ -35,7 +42,7 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let done = match cli.part {
         Some(Part::Echo { url }) => runtime.block_on(echo::respond(&url)),
-        None => bench::run(&runtime, cli.rounds, &cli.out),
+        None => bench::run(&runtime, cli.rounds, &cli.only, &cli.out),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
