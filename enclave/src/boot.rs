@@ -194,7 +194,8 @@ fn supervise(parts: Parts) -> Result<std::convert::Infallible, BootError> {
     };
     runtime()?.block_on(async move {
         tokio::spawn(keep_requests(dialler, ready, connections));
-        Ok(shell::run(shell).await?)
+        // As a task among tasks: what `block_on` itself runs is woken by way of the kernel.
+        Ok(tokio::spawn(shell::run(shell)).await.map_err(std::io::Error::other)??)
     })
 }
 

@@ -22,6 +22,7 @@ use casemate_protocol::limits::{FRAME_BYTES, OBJECT_BYTES, RECORD_BYTES};
 use casemate_protocol::record::{Assembler, Bounds, HEADER_BYTES, Outgoing, StreamId};
 use nix::errno::Errno;
 use nix::sys::socket::MsgFlags;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use zeroize::Zeroize;
 
@@ -77,7 +78,7 @@ impl SupervisorSocket {
     /// # Errors
     /// When the descriptor cannot be watched.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
-        let shared = Arc::new(Shared { fd: watch::socket(fd)?, queue: Mutex::default() });
+        let shared = Arc::new(Shared { fd: watch::socket(fd, Interest::READABLE)?, queue: Mutex::default() });
         Ok(Self { shared, assembler: Assembler::new(BOUNDS) })
     }
 
@@ -157,6 +158,12 @@ impl Sender {
 }
 
 impl Shared {
+    fn watch_room(&self) -> Result<AsyncFd<OwnedFd>, SocketError> {
+        let socket = self.fd.get_ref().try_clone().and_then(|socket| watch::socket(socket, Interest::WRITABLE));
+        // No descriptor is left, or no memory: this vault's, not everybody's, misfortune.
+        socket.map_err(|_| SocketError::System(Errno::EMFILE))
+    }
+
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -165,15 +172,25 @@ impl Shared {
     fn poll_flush(&self, cx: &mut Context<'_>) -> Result<(), SocketError> {
         let mut queue = self.queue();
         while !queue.is_empty() {
-            match self.fd.poll_write_ready(cx) {
+            // Watched for room only while somebody waits for it.
+            let room = match queue.room.take() {
+                Some(room) => room,
+                None => self.watch_room()?,
+            };
+            match room.poll_write_ready(cx) {
                 Poll::Ready(Ok(mut guard)) => {
                     // Readiness is what was last heard; only the kernel's refusal unsays it.
                     if !queue.flush(self.fd.as_fd())? {
                         guard.clear_ready();
+                        drop(guard);
+                        queue.room = Some(room);
                     }
                 }
                 Poll::Ready(Err(_)) => return Err(SocketError::Closed),
-                Poll::Pending => return Ok(()),
+                Poll::Pending => {
+                    queue.room = Some(room);
+                    return Ok(());
+                }
             }
         }
         if !queue.flusher.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
@@ -193,6 +210,8 @@ struct Queue {
     record: Record,
     streams: u64,
     flusher: Option<Waker>,
+    /// Tells when the kernel has room again.
+    room: Option<AsyncFd<OwnedFd>>,
 }
 
 #[derive(Default)]

@@ -66,8 +66,8 @@ impl fmt::Display for Address {
 /// As connect(2).
 pub async fn connect(address: &Address) -> io::Result<Stream> {
     Ok(match address {
-        Address::Unix(path) => Stream::Unix(UnixStream::connect(path).await?),
-        Address::Vsock { cid, port } => Stream::Vsock(VsockStream::connect(VsockAddr::new(*cid, *port)).await?),
+        Address::Unix(path) => Stream::unix(UnixStream::connect(path).await?)?,
+        Address::Vsock { cid, port } => Stream::vsock(VsockStream::connect(VsockAddr::new(*cid, *port)).await?)?,
     })
 }
 
@@ -118,11 +118,11 @@ impl Listener {
             Kind::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
                 let uid = stream.peer_cred()?.uid();
-                (Stream::Unix(stream), Peer::Unix { uid })
+                (Stream::unix(stream)?, Peer::Unix { uid })
             }
             Kind::Vsock(listener) => {
                 let (stream, address) = listener.accept().await?;
-                (Stream::Vsock(stream), Peer::Vsock { cid: address.cid() })
+                (Stream::vsock(stream)?, Peer::Vsock { cid: address.cid() })
             }
         })
     }
@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(accepted.read_u8().await.unwrap(), b'x');
 
         // Moving to another runtime loses nothing.
-        let mut dialled = dialled.detach().unwrap().attach().unwrap();
+        let mut dialled = dialled.detach().attach().unwrap();
         dialled.write_all(b"y").await.unwrap();
         assert_eq!(accepted.read_u8().await.unwrap(), b'y');
 

@@ -260,7 +260,7 @@ impl Door {
                 self.enclave.dismiss(&caller);
             }
             Class::Requests => {
-                let requests = RequestsStream { stream: stream.detach()?, boot: hello.boot_id };
+                let requests = RequestsStream { stream: stream.detach(), boot: hello.boot_id };
                 if self.requests.send(requests).await.is_err() {
                     tracing::warn!("a requests connection came while the bridge was stopping");
                 }
