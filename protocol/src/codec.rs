@@ -49,18 +49,23 @@ fn write_to<T: Encode<()>>(value: &T, out: &mut Vec<u8>) {
 
 /// The length that `value` will have.
 pub fn encoded_len<T: Encode<()>>(value: &T) -> usize {
-    struct Count(usize);
-    impl minicbor::encode::Write for Count {
+    let mut count = 0;
+    feed(value, |bytes| count += bytes.len());
+    count
+}
+
+/// Gives the encoded value piece by piece, without putting it together.
+pub fn feed<T: Encode<()>>(value: &T, take: impl FnMut(&[u8])) {
+    struct Feed<F>(F);
+    impl<F: FnMut(&[u8])> minicbor::encode::Write for Feed<F> {
         type Error = core::convert::Infallible;
 
         fn write_all(&mut self, bytes: &[u8]) -> Result<(), Self::Error> {
-            self.0 += bytes.len();
+            (self.0)(bytes);
             Ok(())
         }
     }
-    let mut count = Count(0);
-    Encoder::new(&mut count).encode(value).expect("counting does not fail");
-    count.0
+    Encoder::new(Feed(take)).encode(value).expect("what is given away cannot fail");
 }
 
 /// Lists: `#[cbor(n(0), with = "codec::AtMost::<64>")]` refuses more entries than a field may have, and makes room for exactly those

@@ -166,15 +166,15 @@ pub enum VaultFrame {
 
 #[derive(Encode, Decode)]
 #[cbor(map)]
-struct VaultWire {
+struct VaultWire<'a> {
     #[n(0)]
     version: u8,
     #[cbor(n(3), with = "minicbor::bytes")]
     session: Option<[u8; 16]>,
     #[n(4)]
     counter: Option<u64>,
-    #[cbor(n(5), with = "minicbor::bytes")]
-    body: Option<Vec<u8>>,
+    #[cbor(b(5), with = "minicbor::bytes")]
+    body: Option<&'a [u8]>,
     #[n(6)]
     refusal: Option<Refusal>,
 }
@@ -184,12 +184,8 @@ impl VaultFrame {
     pub fn encode(&self) -> Bytes {
         let empty = VaultWire { version: PROTOCOL_VERSION, session: None, counter: None, body: None, refusal: None };
         let wire = match self {
-            Self::Welcome { session, noise } => {
-                VaultWire { session: Some(*session), body: Some(noise.clone()), ..empty }
-            }
-            Self::Sealed { run } => {
-                VaultWire { counter: Some(run.counter), body: Some(run.ciphertext.clone()), ..empty }
-            }
+            Self::Welcome { session, noise } => VaultWire { session: Some(*session), body: Some(noise), ..empty },
+            Self::Sealed { run } => VaultWire { counter: Some(run.counter), body: Some(&run.ciphertext), ..empty },
             Self::Refused(refusal) => VaultWire { refusal: Some(refusal.clone()), ..empty },
         };
         codec::encode(&wire).into()
@@ -200,7 +196,7 @@ impl VaultFrame {
     /// # Errors
     /// `too_large`, `malformed` or `unsupported_version`.
     pub fn decode(bytes: &[u8]) -> Result<Self, ErrorCode> {
-        let wire: VaultWire = codec::decode(bytes, limits::FRAME_BYTES).map_err(|error| match error {
+        let wire: VaultWire<'_> = codec::decode(bytes, limits::FRAME_BYTES).map_err(|error| match error {
             DecodeError::TooLarge => ErrorCode::TooLarge,
             DecodeError::CriticalField => ErrorCode::UnsupportedVersion,
             DecodeError::Malformed | DecodeError::Unexpected => ErrorCode::Malformed,
@@ -209,9 +205,9 @@ impl VaultFrame {
             return Err(ErrorCode::UnsupportedVersion);
         }
         match (wire.session, wire.counter, wire.body, wire.refusal) {
-            (Some(session), None, Some(noise), None) => Ok(Self::Welcome { session, noise }),
+            (Some(session), None, Some(noise), None) => Ok(Self::Welcome { session, noise: noise.to_vec() }),
             (None, Some(counter), Some(ciphertext), None) => {
-                Ok(Self::Sealed { run: SealedRun { counter, ciphertext } })
+                Ok(Self::Sealed { run: SealedRun { counter, ciphertext: ciphertext.to_vec() } })
             }
             (None, None, None, Some(refusal)) => Ok(Self::Refused(refusal)),
             _ => Err(ErrorCode::Malformed),

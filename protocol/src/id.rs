@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::LazyLock;
 
-use data_encoding::{BASE32_NOPAD, Specification};
+use data_encoding::{BASE32_NOPAD, Encoding, Specification};
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 
 use crate::label;
@@ -44,15 +45,15 @@ impl VaultId {
     }
 }
 
-fn base32() -> data_encoding::Encoding {
+static BASE32: LazyLock<Encoding> = LazyLock::new(|| {
     let mut specification: Specification = BASE32_NOPAD.specification();
     "abcdefghijklmnopqrstuvwxyz234567".clone_into(&mut specification.symbols);
     specification.encoding().expect("a fixed, valid alphabet")
-}
+});
 
 impl fmt::Display for VaultId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&base32().encode(&self.0))
+        f.write_str(&BASE32.encode(&self.0))
     }
 }
 
@@ -74,7 +75,7 @@ impl FromStr for VaultId {
         if text.len() != Self::CHARS {
             return Err(InvalidVaultId);
         }
-        let bytes = base32().decode(text.as_bytes()).map_err(|_| InvalidVaultId)?;
+        let bytes = BASE32.decode(text.as_bytes()).map_err(|_| InvalidVaultId)?;
         Ok(Self(bytes.try_into().map_err(|_| InvalidVaultId)?))
     }
 }

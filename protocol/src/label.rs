@@ -11,20 +11,27 @@ use zeroize::Zeroizing;
 pub fn info(label: &str, fields: &[&[u8]]) -> Vec<u8> {
     let size = 2 + label.len() + fields.iter().map(|field| 4 + field.len()).sum::<usize>();
     let mut out = Vec::with_capacity(size);
-    let label_len = u16::try_from(label.len()).expect("labels are short constants");
-    out.extend_from_slice(&label_len.to_be_bytes());
-    out.extend_from_slice(label.as_bytes());
-    for field in fields {
-        let len = u32::try_from(field.len()).expect("fields are bounded far below 4 GiB");
-        out.extend_from_slice(&len.to_be_bytes());
-        out.extend_from_slice(field);
-    }
+    feed(label, fields, |bytes| out.extend_from_slice(bytes));
     out
 }
 
-/// SHA-256 over [`info`]. Public inputs only: the intermediate buffer is not wiped.
+/// Gives the bytes of [`info`] piece by piece, without putting them together.
+pub fn feed(label: &str, fields: &[&[u8]], mut take: impl FnMut(&[u8])) {
+    let label_len = u16::try_from(label.len()).expect("labels are short constants");
+    take(&label_len.to_be_bytes());
+    take(label.as_bytes());
+    for field in fields {
+        let len = u32::try_from(field.len()).expect("fields are bounded far below 4 GiB");
+        take(&len.to_be_bytes());
+        take(field);
+    }
+}
+
+/// SHA-256 over [`info`].
 pub fn hash(label: &str, fields: &[&[u8]]) -> [u8; 32] {
-    Sha256::digest(info(label, fields)).into()
+    let mut hash = Sha256::new();
+    feed(label, fields, |bytes| hash.update(bytes));
+    hash.finalize().into()
 }
 
 /// HKDF-SHA256 with [`info`] as its info; 32 bytes.
@@ -39,7 +46,7 @@ pub fn derive(key: &[u8], salt: &[u8], label: &str, fields: &[&[u8]]) -> Zeroizi
 /// HMAC-SHA256 over [`info`].
 pub fn mac(key: &[u8], label: &str, fields: &[&[u8]]) -> [u8; 32] {
     let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key).expect("HMAC takes keys of any length");
-    mac.update(&info(label, fields));
+    feed(label, fields, |bytes| mac.update(bytes));
     mac.finalize().into_bytes().into()
 }
 

@@ -26,10 +26,10 @@ pub struct Request {
 /// The hash that binds a reply to its request and an outcome to its sequence number: SHA-256 of the encoded request's
 /// operation and sequence number, so that a retry under a newer head is the same request.
 pub fn request_hash(sequence: Option<u64>, operation: &Operation) -> [u8; 32] {
-    let encoded = crate::codec::encode_secret(operation);
     let mut hash = Sha256::new();
-    hash.update(crate::label::info("casemate/request/v1", &[&sequence.unwrap_or(0).to_be_bytes()]));
-    hash.update(&*encoded);
+    crate::label::feed("casemate/request/v1", &[&sequence.unwrap_or(0).to_be_bytes()], |bytes| hash.update(bytes));
+    // As it is encoded, with no copy of its secrets in between.
+    crate::codec::feed(operation, |bytes| hash.update(bytes));
     hash.finalize().into()
 }
 

@@ -228,23 +228,23 @@ impl Channel {
             return Err(SessionError::Exhausted);
         }
         let length = u32::try_from(plaintext.len()).expect("below 960 KiB");
-        let mut padded = Zeroizing::new(Vec::with_capacity(padded_len));
+        // One allocation, no longer than needed: all of it is wiped afterwards. In front of each part's content its position takes
+        // the place of two bytes of the part before, which is sealed by then.
+        let mut padded = Zeroizing::new(Vec::with_capacity(POSITION_BYTES + padded_len));
+        padded.extend_from_slice(&[0; POSITION_BYTES]);
         padded.extend_from_slice(&length.to_be_bytes());
         padded.extend_from_slice(plaintext);
-        padded.resize(padded_len, 0);
+        padded.resize(POSITION_BYTES + padded_len, 0);
 
         let counter = self.send_counter;
         let mut ciphertext = vec![0; padded_len + count * (POSITION_BYTES + TAG_BYTES)];
-        // No longer than needed: all of it is wiped afterwards.
-        let mut part = Zeroizing::new(Vec::with_capacity(limits::PART_BYTES.min(POSITION_BYTES + padded_len)));
         let mut written = 0;
-        for (index, content) in (0_u8..).zip(padded.chunks(CONTENT)) {
-            part.clear();
-            part.extend_from_slice(&[index, count_byte]);
-            part.extend_from_slice(content);
+        for (index, at) in (0_u8..).zip((0..padded_len).step_by(CONTENT)) {
+            let end = padded.len().min(at + limits::PART_BYTES);
+            padded[at..at + POSITION_BYTES].copy_from_slice(&[index, count_byte]);
             written += self
                 .noise
-                .write_message(counter + u64::from(index), &part, &mut ciphertext[written..])
+                .write_message(counter + u64::from(index), &padded[at..end], &mut ciphertext[written..])
                 .map_err(|_| SessionError::Exhausted)?;
         }
         debug_assert_eq!(written, ciphertext.len());
@@ -261,7 +261,7 @@ impl Channel {
         const SEALED: usize = limits::PART_BYTES + TAG_BYTES;
         let parts = run.ciphertext.len().div_ceil(SEALED);
         let count = u8::try_from(parts).map_err(|_| SessionError::Forged)?;
-        if count == 0 || run.ciphertext.len() > limits::FRAME_BYTES {
+        if !(POSITION_BYTES + TAG_BYTES..=limits::FRAME_BYTES).contains(&run.ciphertext.len()) {
             return Err(SessionError::Forged);
         }
         let end = run.counter.checked_add(count.into()).ok_or(SessionError::Forged)?;
@@ -271,32 +271,37 @@ impl Channel {
         if !(run.counter..end).all(|counter| self.received.is_fresh(counter)) {
             return Err(SessionError::Replayed);
         }
-        let mut padded = Zeroizing::new(Vec::with_capacity(run.ciphertext.len()));
-        // No longer than the run: most are a few hundred bytes, and all of it is wiped afterwards.
-        let mut part = Zeroizing::new(vec![0; limits::PART_BYTES.min(run.ciphertext.len())]);
+        // One allocation, no longer than the run, as in `seal`.
+        let mut padded = Zeroizing::new(vec![0; run.ciphertext.len()]);
+        let mut at = 0;
+        let mut filled = 0;
         for (index, sealed) in (0_u8..).zip(run.ciphertext.chunks(SEALED)) {
+            let before = [padded[at], padded[at + 1]];
             let len = self
                 .noise
-                .read_message(run.counter + u64::from(index), sealed, &mut part)
+                .read_message(run.counter + u64::from(index), sealed, &mut padded[at..])
                 .map_err(|_| SessionError::Forged)?;
-            let Some(([found_index, found_count], content)) = part[..len].split_first_chunk() else {
-                return Err(SessionError::Forged);
-            };
-            if (*found_index, *found_count) != (index, count) {
+            if len < POSITION_BYTES || padded[at..at + POSITION_BYTES] != [index, count] {
                 return Err(SessionError::Forged);
             }
-            padded.extend_from_slice(content);
+            padded[at..at + POSITION_BYTES].copy_from_slice(&before);
+            filled = at + len;
+            at += limits::PART_BYTES - POSITION_BYTES;
         }
-        let Some((length, content)) = padded.split_first_chunk::<LENGTH_BYTES>() else {
+        padded.truncate(filled);
+        let Some((length, content)) = padded[POSITION_BYTES..].split_first_chunk::<LENGTH_BYTES>() else {
             return Err(SessionError::Forged);
         };
         let length = usize::try_from(u32::from_be_bytes(*length)).expect("at least 32 bits");
-        if length > content.len() || size_class(LENGTH_BYTES + length) != padded.len() {
+        if length > content.len() || POSITION_BYTES + size_class(LENGTH_BYTES + length) != padded.len() {
             return Err(SessionError::Forged);
         }
         (run.counter..end).for_each(|counter| self.received.mark(counter));
         self.received_messages += u64::from(count);
-        Ok(Zeroizing::new(content[..length].to_vec()))
+        const START: usize = POSITION_BYTES + LENGTH_BYTES;
+        padded.copy_within(START..START + length, 0);
+        padded.truncate(length);
+        Ok(padded)
     }
 }
 

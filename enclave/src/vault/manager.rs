@@ -255,7 +255,7 @@ impl<'a> Manager<'a> {
     }
 
     pub(super) fn reply(&mut self, id: u64, frame: &VaultFrame) {
-        self.out.push(FromManager::Reply { id, frame: frame.encode().to_vec() });
+        self.out.push(FromManager::Reply { id, frame: frame.encode().into() });
     }
 
     pub(super) fn head(&self) -> Option<Head> {

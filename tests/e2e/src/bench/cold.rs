@@ -39,5 +39,9 @@ pub(super) async fn kms_calls(node: &mut Node) -> Result<u64> {
 fn answered(node: &Node) -> Result<u64> {
     let status: Value = serde_json::from_str(&node.kms_control(&["counts"]))?;
     let counts = status["counts"].as_object().ok_or("counts")?;
-    Ok(counts.values().filter_map(Value::as_object).flat_map(|outcomes| outcomes.values().filter_map(Value::as_u64)).sum())
+    Ok(counts
+        .values()
+        .filter_map(Value::as_object)
+        .flat_map(|outcomes| outcomes.values().filter_map(Value::as_u64))
+        .sum())
 }

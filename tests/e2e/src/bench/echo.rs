@@ -25,7 +25,8 @@ impl Echo {
     /// Starts it; its payload has `bytes` bytes.
     pub(super) async fn start(node: &Node, client: Client, bytes: usize) -> Result<Self> {
         let program = std::env::current_exe()?;
-        let responder = Process::start("echo", &node.path("log"), Command::new(program).args(["echo", &node.nats_url()]));
+        let responder =
+            Process::start("echo", &node.path("log"), Command::new(program).args(["echo", &node.nats_url()]));
         let echo = Self { client, payload: vec![0; bytes].into(), responder };
         let start = Instant::now();
         while let Err(error) = echo.ask().await {

@@ -60,7 +60,8 @@ impl Document {
 
 /// The first good document of the collection, and the time at which it is to be judged.
 fn real() -> Result<Option<(Vec<u8>, u64)>> {
-    let folder = std::env::var_os("CASEMATE_VECTORS").map_or_else(|| checkout().join("../shared/vectors"), PathBuf::from);
+    let folder =
+        std::env::var_os("CASEMATE_VECTORS").map_or_else(|| checkout().join("../shared/vectors"), PathBuf::from);
     let Ok(manifest) = std::fs::read(folder.join("manifest.json")) else { return Ok(None) };
     let manifest: Value = serde_json::from_slice(&manifest)?;
     let good = |entry: &&Value| entry["kind"] == "nitro" && entry["expected"] == "ok";

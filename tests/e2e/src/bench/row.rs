@@ -100,10 +100,7 @@ impl Row {
 
 #[expect(clippy::print_stdout, reason = "the benchmark's result")]
 pub(super) fn print(rows: &[Row]) {
-    println!(
-        "{:<31} {:>5} {:>9} {:>9} {:>9} {:>9} {:>6}",
-        "row", "unit", "p50", "p99", "p99.9", "bare p50", "ratio"
-    );
+    println!("{:<31} {:>5} {:>9} {:>9} {:>9} {:>9} {:>6}", "row", "unit", "p50", "p99", "p99.9", "bare p50", "ratio");
     let optional =
         |value: Option<f64>, digits| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"));
     for row in rows {
