@@ -9,13 +9,13 @@ impl Dice {
     pub fn new(seed: u64, path: &[u64]) -> Self {
         let mut dice = Self(seed);
         for part in path {
-            dice = Self(dice.next() ^ part.wrapping_mul(0xd6e8_feb8_6659_fd93));
+            dice = Self(dice.roll() ^ part.wrapping_mul(0xd6e8_feb8_6659_fd93));
         }
         dice
     }
 
     /// Any number.
-    pub fn next(&mut self) -> u64 {
+    pub fn roll(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -25,7 +25,7 @@ impl Dice {
 
     /// A number below `end`, which is not zero.
     pub fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
+        self.roll() % end
     }
 
     /// A number from `from` to below `end`.
@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn a_seed_and_a_path_are_one_sequence() {
-        let throw = |seed, path: &[u64]| Dice::new(seed, path).next();
+        let throw = |seed, path: &[u64]| Dice::new(seed, path).roll();
         assert_eq!(throw(1, &[2, 3]), throw(1, &[2, 3]));
         for other in [throw(2, &[2, 3]), throw(1, &[3, 2]), throw(1, &[2]), throw(1, &[2, 3, 0])] {
             assert_ne!(throw(1, &[2, 3]), other);

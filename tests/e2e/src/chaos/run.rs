@@ -192,7 +192,9 @@ fn lane(shared: &Shared<'_>) {
             let mut report = shared.report();
             report.rounds += 1;
             report.elapsed = shared.started.elapsed();
-            subjects.iter().for_each(|subject| report.tally.add(&subject.take_tally()));
+            for subject in &subjects {
+                report.tally.add(&subject.take_tally());
+            }
             for strike in done {
                 *report.strikes.entry(kind(&strike)).or_default() += 1;
             }

@@ -253,7 +253,7 @@ fn bytes_of(vault: VaultId, value: u64) -> Vec<u8> {
     let len = if dice.below(24) == 0 { dice.between(20_000, 65_000) } else { dice.between(8, 400) };
     let mut bytes = value.to_be_bytes().to_vec();
     while (bytes.len() as u64) < len {
-        bytes.extend_from_slice(&dice.next().to_be_bytes());
+        bytes.extend_from_slice(&dice.roll().to_be_bytes());
     }
     bytes
 }

@@ -1,5 +1,7 @@
 //! The running system, hurt on purpose: one fault a file, real processes and real signals.
 
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
 mod chaos;
 mod gate;
 mod kms_away;
