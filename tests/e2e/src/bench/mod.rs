@@ -64,10 +64,12 @@ pub fn run(runtime: &Runtime, rounds: u32, only: &[Group], out: &Path) -> Result
     let mut node = Node::start_with(LIMITS);
     let groups = if only.is_empty() { Group::value_variants() } else { only };
     let mut rows = Measured::default();
+    let before = cpu::Machine::now()?;
     runtime.block_on(measure(&node, rounds, groups, &mut rows))?;
     if groups.contains(&Group::KmsCalls) {
         rows.kms_calls = Some(runtime.block_on(cold::kms_calls(&mut node))?);
     }
+    rows.stolen = Some(cpu::Machine::now()?.stolen_since(before));
     let rows = rows.finish();
     row::print(&rows);
     row::write(&rows, out)?;
@@ -86,6 +88,8 @@ struct Measured {
     cold: Samples,
     nitro: Samples,
     kms_calls: Option<u64>,
+    /// What the machine's host took for others: with much of it the figures say little, and the ratios somewhat more.
+    stolen: Option<f64>,
 }
 
 impl Measured {
@@ -102,6 +106,7 @@ impl Measured {
             Row::time("cold_start", &self.cold, Some(&self.read)),
             Row::time("nitro_verify", &self.nitro, None),
             Row::count("kms_calls_per_1000_cold_starts", self.kms_calls),
+            Row::figure("stolen_time", Unit::Percent, self.stolen, None),
         ];
         rows.into_iter().flatten().collect()
     }

@@ -41,6 +41,8 @@ pub(super) enum Unit {
     PerSecond,
     #[serde(rename = "calls")]
     Calls,
+    #[serde(rename = "%")]
+    Percent,
 }
 
 impl Unit {
@@ -49,6 +51,7 @@ impl Unit {
             Self::Microseconds => "us",
             Self::PerSecond => "1/s",
             Self::Calls => "calls",
+            Self::Percent => "%",
         }
     }
 }
