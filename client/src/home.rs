@@ -30,6 +30,9 @@ use crate::trust::{Trust, TrustFile};
 
 /// No file of a home is larger.
 const FILE_BYTES: u64 = 1024 * 1024;
+/// No trust file is larger: room for as many images and releases as a home takes. A reader of TOML makes a kilobyte of one byte
+/// of it.
+const TRUST_FILE_BYTES: u64 = 128 * 1024;
 /// How often a held lock is tried again.
 const LOCK_POLL: Duration = Duration::from_millis(20);
 
@@ -285,11 +288,11 @@ impl Keep for VaultKeeper {
 pub fn read_trust_file(path: &Path) -> Result<TrustFile, HomeError> {
     let mut text = String::new();
     let file = File::open(path).map_err(HomeError::io("open", path))?;
-    file.take(FILE_BYTES + 1).read_to_string(&mut text).map_err(HomeError::io("read", path))?;
+    file.take(TRUST_FILE_BYTES + 1).read_to_string(&mut text).map_err(HomeError::io("read", path))?;
     let damaged = |reason: String| HomeError::Damaged { path: path.to_owned(), reason };
     // The beginning of a file may read well without its rest.
-    if text.len() as u64 > FILE_BYTES {
-        return Err(damaged("it is longer than 1 MiB".to_owned()));
+    if text.len() as u64 > TRUST_FILE_BYTES {
+        return Err(damaged("it is longer than 128 KiB".to_owned()));
     }
     toml::from_str(&text).map_err(|error| damaged(error.to_string()))
 }

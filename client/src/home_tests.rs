@@ -142,3 +142,16 @@ fn what_leaves_a_vault_is_private() {
     assert_eq!((fs::read(&path).unwrap(), mode(&path)), (b"newer".to_vec(), 0o600));
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
 }
+
+/// The beginning of a file may read well without its rest, and a reader of TOML takes a thousand times its size.
+#[test]
+fn a_trust_file_is_read_whole_or_not_at_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("trust.toml");
+    let most = usize::try_from(TRUST_FILE_BYTES).unwrap();
+    let text = format!("cluster = \"{}\"\n#", "01".repeat(32));
+    for (len, is_read) in [(most, true), (most + 1, false), (3 * most, false)] {
+        fs::write(&path, format!("{text}{}", "x".repeat(len - text.len()))).unwrap();
+        assert_eq!(read_trust_file(&path).is_ok(), is_read, "{len}");
+    }
+}

@@ -127,7 +127,7 @@ pub fn chains(bytes: &[u8]) -> bool {
             previous = [4; 32];
         }
         let (object, told) =
-            sealed(vault, &root, Header { version, previous, kind, ..honest(vault, &root, first) }, *lie, body);
+            sealed(&root, Header { version, previous, kind, ..honest(vault, &root, first) }, *lie, body);
         model = match (model, kind) {
             _ if told => Err(Inconsistent),
             (_, Kind::Snapshot) => restore(body),
@@ -167,56 +167,31 @@ fn honest(vault: VaultId, root: &RootKey, base: u64) -> Header {
 }
 
 /// Seals an object with a lie in it; returns whether one was told.
-fn sealed(vault: VaultId, root: &RootKey, mut header: Header, lie: u8, body: &[u8]) -> (Vec<u8>, bool) {
+fn sealed(root: &RootKey, mut header: Header, lie: u8, body: &[u8]) -> (Vec<u8>, bool) {
+    let before = header.clone();
     let is_delta = header.kind == Kind::Delta;
-    let told = match lie % 11 {
-        0 => false,
-        1 => {
-            header.previous[0] ^= 1;
-            is_delta || header.version == 1
-        }
-        2 => {
-            header.version += 1;
-            true
-        }
-        3 => {
-            header.base = header.base.saturating_sub(1);
-            true
-        }
-        4 if is_delta => {
-            header.lock_number += 1;
-            true
-        }
-        5 if is_delta => {
-            header.key_generation += 1;
-            true
-        }
-        4 | 5 => false,
-        6 => {
-            header.root_commitment[0] ^= 1;
-            true
-        }
-        7 => {
-            header.vault = VaultId::from_bytes([9; 20]);
-            true
-        }
-        8 => {
-            header.kind = if is_delta { Kind::Snapshot } else { Kind::Delta };
-            true
-        }
-        9 => {
-            header.kind = Kind::Tombstone;
-            true
-        }
-        _ => true,
-    };
-    debug_assert!(header.vault == vault || told);
+    match lie % 11 {
+        1 => header.previous[0] ^= 1,
+        2 => header.version += 1,
+        3 => header.base = header.base.saturating_sub(1),
+        // A snapshot says these for itself.
+        4 if is_delta => header.lock_number += 1,
+        5 if is_delta => header.key_generation += 1,
+        6 => header.root_commitment[0] ^= 1,
+        7 => header.vault = VaultId::from_bytes([9; 20]),
+        8 => header.kind = if is_delta { Kind::Snapshot } else { Kind::Delta },
+        9 => header.kind = Kind::Tombstone,
+        _ => {}
+    }
     let mut object = root.seal(&header, body);
-    if lie % 11 == 10 {
+    let is_flipped = lie % 11 == 10;
+    if is_flipped {
         let at = object.len() - 1 - usize::from(lie) % 64;
         object[at] ^= 1;
     }
-    (object, told)
+    // What stood before the first version that is shown is for nobody to check.
+    let is_hidden = lie % 11 == 1 && !is_delta && header.version > 1;
+    (object, is_flipped || (header != before && !is_hidden))
 }
 
 /// The socket between supervisor and vault-manager, either way: datagrams, each `u16 BE length ‖ bytes`, put together and decoded;

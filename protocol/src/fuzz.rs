@@ -107,25 +107,29 @@ pub fn messages(bytes: &[u8]) -> bool {
 pub fn records(mut bytes: &[u8]) -> bool {
     let bounds = record::Bounds { message_bytes: 512, messages: 4, bytes: 1024 };
     let mut assembler = record::Assembler::new(bounds);
-    let mut model: HashMap<record::StreamId, Vec<u8>> = HashMap::new();
+    let mut model: HashMap<record::StreamId, (usize, Vec<u8>)> = HashMap::new();
     while let Some((header, rest)) = bytes.split_first_chunk() {
         let Ok(header) = record::Header::parse(header) else { return false };
         assert!(header.payload_len <= limits::RECORD_BYTES);
         let Some((payload, rest)) = rest.split_at_checked(header.payload_len) else { return false };
         let Ok(complete) = assembler.take(header, Bytes::copy_from_slice(payload)) else { return false };
-        let begun = model.remove(&header.stream);
-        // The first record of a message begins with the message's length.
-        let mut body = begun.unwrap_or_else(|| Vec::with_capacity(bounds.message_bytes));
-        body.extend_from_slice(if body.is_empty() { &payload[4..] } else { payload });
+        let (announced, body) = if let Some((announced, body)) = model.remove(&header.stream) {
+            (announced, [body.as_slice(), payload].concat())
+        } else {
+            // The first record of a message begins with the message's length.
+            let (length, payload) = payload.split_first_chunk().expect("a first record has a length");
+            (usize::try_from(u32::from_be_bytes(*length)).expect("at least 32 bits"), payload.to_vec())
+        };
         match complete {
             Some((stream, message)) => {
                 assert_eq!((stream, message.as_ref()), (header.stream, body.as_slice()));
-                assert!(message.len() <= bounds.message_bytes);
+                assert!(message.len() == announced && announced <= bounds.message_bytes);
                 cut_and_joined(stream, &message);
             }
-            None => drop(model.insert(header.stream, body)),
+            None => drop(model.insert(header.stream, (announced, body))),
         }
-        assert!(model.len() <= bounds.messages && model.values().map(Vec::len).sum::<usize>() <= bounds.bytes);
+        let held: usize = model.values().map(|(_, body)| body.len()).sum();
+        assert!(model.len() <= bounds.messages && held <= bounds.bytes);
         bytes = rest;
     }
     bytes.is_empty()

@@ -39,12 +39,16 @@ fn folder(package: &str) -> PathBuf {
 
 fn names(folder: &PathBuf) -> BTreeSet<String> {
     let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    let name = |entry: std::io::Result<fs::DirEntry>| entry.expect("a readable folder").file_name();
+    entries.map(|entry| name(entry).into_string().expect("a name in ASCII")).collect()
 }
 
 fn seeds(package: &str, target: &Target) -> Vec<(String, Vec<u8>)> {
     let folder = folder(package).join(target.name);
-    names(&folder).into_iter().map(|name| (name.clone(), fs::read(folder.join(&name)).unwrap())).collect()
+    names(&folder)
+        .into_iter()
+        .map(|name| (name.clone(), fs::read(folder.join(&name)).expect("a readable seed")))
+        .collect()
 }
 
 fn each() -> impl Iterator<Item = (&'static str, &'static Target)> {
@@ -110,20 +114,19 @@ fn mutations_keep_every_promise() {
 /// The measure itself: what it must see, and that a target that takes too much is stopped.
 #[test]
 fn memory_is_measured() {
-    let (_, peak) = peak_of(|| drop((vec![0_u8; 5000], Vec::<u8>::with_capacity(3000))));
+    const GREEDY: Target =
+        Target { name: "greedy", run: |bytes| vec![0_u8; bytes.len() * 3].is_empty(), per_byte: 2, fixed: 100 };
+    let ((), peak) = peak_of(|| drop((vec![0_u8; 5000], Vec::<u8>::with_capacity(3000))));
     assert!((8000..8200).contains(&peak), "{peak}");
-    let (_, peak) = peak_of(|| (0..4).for_each(|_| drop(vec![0_u8; 5000])));
+    let ((), peak) = peak_of(|| (0..4).for_each(|_| drop(vec![0_u8; 5000])));
     assert!((5000..5200).contains(&peak), "what was given back does not count: {peak}");
     let (_, grown) = peak_of(|| {
-        let mut grown = Vec::<u8>::with_capacity(4000);
-        grown.resize(4000, 0);
+        let mut grown = vec![1_u8; 4000];
         grown.resize(8000, 0);
         grown.len()
     });
     assert!(grown >= 12_000, "growing holds both: {grown}");
 
-    const GREEDY: Target =
-        Target { name: "greedy", run: |bytes| vec![0_u8; bytes.len() * 3].is_empty(), per_byte: 2, fixed: 100 };
     assert!(!GREEDY.take(&[0; 100]));
     let refused = catch_unwind(|| GREEDY.take(&[0; 101])).unwrap_err();
     assert!(refused.downcast_ref::<String>().unwrap().contains("greedy: 101 bytes made it allocate 303, allowed 302"));
