@@ -49,7 +49,7 @@ fuzz_build() {
     flags+=" --cfg=fuzzing"
     say "building $1/fuzz"
     RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$folder RUSTFLAGS=$flags \
-        cargo build --release --locked --manifest-path "$1/fuzz/Cargo.toml" --target "$host" >"$logs/fuzz-build.log" 2>&1 ||
+        cargo build --release --manifest-path "$1/fuzz/Cargo.toml" --target "$host" >"$logs/fuzz-build.log" 2>&1 ||
         { log_tail "$logs/fuzz-build.log" 60 | redact_addresses | redact && fail "$1/fuzz could not be built" "The whole log: target/log/fuzz-build.log"; }
     fuzz_binary=$folder/$host/release/fuzz-$1
 }
