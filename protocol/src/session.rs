@@ -25,6 +25,8 @@ pub const NOISE: &str = "Noise_XX_25519_ChaChaPoly_BLAKE2s";
 const TAG_BYTES: usize = 16;
 /// Position of a part in its run: its number and the count of parts.
 const POSITION_BYTES: usize = 2;
+/// Where a run's plaintext begins, once it is opened.
+const CONTENT_AT: usize = POSITION_BYTES + LENGTH_BYTES;
 const LENGTH_BYTES: usize = 4;
 const NOISE_MESSAGE_BYTES: usize = 65_535;
 
@@ -298,8 +300,7 @@ impl Channel {
         }
         (run.counter..end).for_each(|counter| self.received.mark(counter));
         self.received_messages += u64::from(count);
-        const START: usize = POSITION_BYTES + LENGTH_BYTES;
-        padded.copy_within(START..START + length, 0);
+        padded.copy_within(CONTENT_AT..CONTENT_AT + length, 0);
         padded.truncate(length);
         Ok(padded)
     }

@@ -216,28 +216,17 @@ impl<'a> Manager<'a> {
             return self.session_unknown(id);
         };
         let device = session.device;
-        match session.channel.open(run) {
-            Ok(plaintext) => match codec::decode::<Request>(&plaintext, limits::FRAME_BYTES) {
-                Ok(request) => {
-                    let hash = request_hash(request.sequence, &request.operation);
-                    self.request(Pending {
-                        id,
-                        session: session_id,
-                        device,
-                        expires_at,
-                        hash,
-                        request,
-                        reloaded: false,
-                    });
-                }
-                Err(_) => {
-                    self.out.push(FromManager::Noticed(Notice::BadFrame));
-                    self.answer(id, &session_id, [0; 32], Outcome::Refused(ErrorCode::Malformed.into()));
-                }
-            },
-            Err(SessionError::Exhausted) => self.session_unknown(id),
-            Err(_) => self.bad_frame(id, ErrorCode::Malformed),
-        }
+        let plaintext = match session.channel.open(run) {
+            Ok(plaintext) => plaintext,
+            Err(SessionError::Exhausted) => return self.session_unknown(id),
+            Err(_) => return self.bad_frame(id, ErrorCode::Malformed),
+        };
+        let Ok(request) = codec::decode::<Request>(&plaintext, limits::FRAME_BYTES) else {
+            self.out.push(FromManager::Noticed(Notice::BadFrame));
+            return self.answer(id, &session_id, [0; 32], Outcome::Refused(ErrorCode::Malformed.into()));
+        };
+        let hash = request_hash(request.sequence, &request.operation);
+        self.request(Pending { id, session: session_id, device, expires_at, hash, request, reloaded: false });
     }
 
     fn bad_frame(&mut self, id: u64, code: ErrorCode) {

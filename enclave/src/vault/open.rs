@@ -39,7 +39,10 @@ pub struct OpenVault {
 
 impl fmt::Debug for OpenVault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OpenVault").field("vault", &self.vault).field("version", &self.version()).finish_non_exhaustive()
+        f.debug_struct("OpenVault")
+            .field("vault", &self.vault)
+            .field("version", &self.version())
+            .finish_non_exhaustive()
     }
 }
 

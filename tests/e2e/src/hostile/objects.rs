@@ -27,7 +27,9 @@ impl Objects {
                 BlobReply::Created
             }
             BlobCall::Delete { paths } => {
-                paths.iter().for_each(|path| drop(self.0.remove(path)));
+                for path in paths {
+                    self.0.remove(path);
+                }
                 BlobReply::Deleted
             }
             BlobCall::Versions(vault) => {

@@ -79,6 +79,7 @@ impl Owner {
     }
 
     /// The same device in a second home: it holds what this one holds now, and learns nothing of what this one does from here on.
+    #[must_use]
     pub fn copy(&self, host: &Host) -> Self {
         let (device, roots) = (self.device.clone(), self.roots.clone());
         Self::of(host, device, roots, self.trust.clone(), self.vault.record())

@@ -2,6 +2,7 @@
 //!
 //! Every attack is refused with its own code, is counted where the enclave counts, and leaves everybody else alone: after it a device
 //! with another vault is served as before. `casemate_e2e::hostile` plays the host.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod absurd_tuning;
 mod another_trust_configuration;
