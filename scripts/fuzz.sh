@@ -91,7 +91,8 @@ fuzz() {
     done
     [[ $sanitizer == address || $sanitizer == none ]] || fail "there is no sanitizer '$sanitizer'" "There are address and none."
     for target in "${wanted[@]}"; do
-        fuzz_targets | grep -q "^$target " || fail "there is no fuzz target '$target'" "./dev fuzz --list lists them."
+        # Not `grep -q`, which stops reading at the first match: whoever still writes then fails, and with it the pipe.
+        fuzz_targets | grep "^$target " >/dev/null || fail "there is no fuzz target '$target'" "./dev fuzz --list lists them."
     done
     have c++ || install_packages "fuzzing" g++
     title "fuzzing (${limit#-}, sanitizer: $sanitizer)"

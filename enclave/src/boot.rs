@@ -10,12 +10,12 @@ use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
-use casemate_link::{Address, Connection};
+use casemate_link::{Address, Answers, Limits};
 use casemate_protocol::link::{Class, LogEvent, LogLevel, Tuning};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 use zeroize::Zeroizing;
 
 use crate::keys::credentials::CredentialCell;
@@ -32,7 +32,7 @@ use crate::supervisor::machine::{self, MachineError};
 use crate::supervisor::node::Node;
 use crate::supervisor::relay::LinkRelay;
 use crate::supervisor::router::Router;
-use crate::supervisor::shell::{self, Command, ShellError, ShellParts};
+use crate::supervisor::shell::{self, Command, Requests, ShellError, ShellParts};
 use crate::supervisor::store::{LinkStore, StoreConnection};
 use crate::zygote::{Zygote, ZygoteError};
 
@@ -234,16 +234,16 @@ impl OtherThread {
 }
 
 /// Keeps a requests connection, on the hot loop's own runtime, from when on requests can be served.
-async fn keep_requests(dialler: Arc<Dialler>, ready: Arc<Notify>, connections: mpsc::Sender<Connection>) {
+async fn keep_requests(dialler: Arc<Dialler>, ready: Arc<Notify>, connections: mpsc::Sender<Requests>) {
     ready.notified().await;
     dialler
-        .keep(Class::Requests, move |connection| {
+        .keep_stream(Class::Requests, move |stream| {
             let connections = connections.clone();
             async move {
-                let mut closed = connection.closed.clone();
-                if connections.send(connection).await.is_ok() {
-                    closed.wait().await;
-                }
+                let (ended, end) = oneshot::channel();
+                let answers = Answers::new(stream, Limits::of(Class::Requests));
+                connections.send(Requests { answers, ended }).await.ok()?;
+                end.await.ok()
             }
         })
         .await;

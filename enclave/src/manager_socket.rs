@@ -4,9 +4,9 @@ use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use casemate_protocol::codec;
-use casemate_protocol::record::{Assembler, Bounds, Outgoing, StreamId};
+use casemate_protocol::record::{self, Assembler, Bounds, Outgoing, StreamId};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::socket::MsgFlags;
@@ -28,7 +28,9 @@ pub struct ManagerSocket {
     assembler: Assembler,
     /// One datagram. Wiped behind each record, since a record may carry the vault key.
     incoming: Vec<u8>,
-    outgoing: BytesMut,
+    /// Whether a large record has been in it.
+    is_fat: bool,
+    outgoing: Vec<u8>,
     sent: u64,
 }
 
@@ -43,7 +45,7 @@ impl ManagerSocket {
     pub fn new(fd: OwnedFd) -> Self {
         // Zeroed memory comes untouched from the kernel: pages cost nothing until a record fills them.
         let incoming = vec![0; DATAGRAM_BYTES];
-        Self { fd, assembler: Assembler::new(BOUNDS), incoming, outgoing: BytesMut::new(), sent: 0 }
+        Self { fd, assembler: Assembler::new(BOUNDS), incoming, is_fat: false, outgoing: Vec::new(), sent: 0 }
     }
 
     /// Waits for the next message, as long as the supervisor lives.
@@ -87,41 +89,55 @@ impl ManagerSocket {
     /// # Errors
     /// [`SocketError::TooLarge`] is a mistake of the caller, and nothing was sent; all others: exit.
     pub fn send(&mut self, message: &FromManager) -> Result<(), SocketError> {
-        let body = Bytes::from(codec::encode(message));
-        if body.len() > FROM_MANAGER_BYTES {
-            return Err(SocketError::TooLarge);
-        }
-        let length = body.len();
         let stream = StreamId { number: self.sent, is_reply: false };
-        self.sent += 1;
-        let mut message = Outgoing::new(stream, body);
-        loop {
-            self.outgoing.clear();
-            let last = message.write_piece(&mut self.outgoing);
-            transmit(self.fd.as_fd(), &self.outgoing, MsgFlags::empty()).map_err(|errno| match errno {
-                Errno::EAGAIN => SocketError::Deadline,
-                errno => errno.into(),
-            })?;
-            if last {
-                break;
+        self.outgoing.clear();
+        match record::write_whole(stream, &mut self.outgoing, |out| codec::encode_onto(message, out)) {
+            Ok(()) => self.transmit()?,
+            Err(body) if body.len() > FROM_MANAGER_BYTES => return Err(SocketError::TooLarge),
+            Err(body) => {
+                let mut message = Outgoing::new(stream, body);
+                let mut last = false;
+                while !last {
+                    self.outgoing.clear();
+                    last = message.write_piece(&mut self.outgoing);
+                    self.transmit()?;
+                }
             }
         }
-        if length > KEPT_BYTES {
-            self.outgoing = BytesMut::new();
+        self.sent += 1;
+        if self.outgoing.capacity() > KEPT_BYTES {
+            self.outgoing = Vec::new();
         }
         Ok(())
     }
 
+    fn transmit(&self) -> Result<(), SocketError> {
+        transmit(self.fd.as_fd(), &self.outgoing, MsgFlags::empty()).map_err(|errno| match errno {
+            Errno::EAGAIN => SocketError::Deadline,
+            errno => errno.into(),
+        })
+    }
+
     fn take_record(&mut self) -> Result<Option<ToManager>, SocketError> {
         let length = receive(self.fd.as_fd(), &mut self.incoming, MsgFlags::empty())?;
-        let record = parse(&self.incoming, length);
+        let message = self.take(length);
         let filled = length.min(self.incoming.len());
         self.incoming[..filled].zeroize();
-        let (header, payload) = record?;
-        let Some((_, body)) = self.assembler.take(header, payload)? else { return Ok(None) };
-        if body.len() > KEPT_BYTES {
+        self.is_fat |= filled > KEPT_BYTES;
+        if self.is_fat && matches!(message, Ok(Some(_))) {
             self.incoming = vec![0; DATAGRAM_BYTES];
+            self.is_fat = false;
         }
+        message
+    }
+
+    /// Takes a datagram of `length` bytes out of `incoming`.
+    fn take(&mut self, length: usize) -> Result<Option<ToManager>, SocketError> {
+        let (header, payload) = parse(&self.incoming, length)?;
+        if let Some(body) = self.assembler.whole(header, payload)? {
+            return Ok(Some(codec::decode(body, TO_MANAGER_BYTES)?));
+        }
+        let Some((_, body)) = self.assembler.take(header, Bytes::copy_from_slice(payload))? else { return Ok(None) };
         let message = codec::decode(&body, TO_MANAGER_BYTES);
         wipe(body);
         Ok(Some(message?))

@@ -5,7 +5,6 @@
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use bytes::Bytes;
 use casemate_protocol::codec::DecodeError;
 use casemate_protocol::limits::RECORD_BYTES;
 use casemate_protocol::record::{HEADER_BYTES, Header, RecordError};
@@ -100,7 +99,7 @@ pub(crate) fn transmit(fd: BorrowedFd<'_>, datagram: &[u8], flags: MsgFlags) -> 
 }
 
 /// Reads a datagram of `length` bytes, as the kernel told it, as one record.
-pub(crate) fn parse(buffer: &[u8], length: usize) -> Result<(Header, Bytes), SocketError> {
+pub(crate) fn parse(buffer: &[u8], length: usize) -> Result<(Header, &[u8]), SocketError> {
     if length == 0 {
         return Err(SocketError::Closed);
     }
@@ -110,5 +109,5 @@ pub(crate) fn parse(buffer: &[u8], length: usize) -> Result<(Header, Bytes), Soc
     if header.payload_len != payload.len() {
         return Err(SocketError::Datagram);
     }
-    Ok((header, Bytes::copy_from_slice(payload)))
+    Ok((header, payload))
 }

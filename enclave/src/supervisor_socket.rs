@@ -4,31 +4,24 @@
 //! questions keep theirs. The lanes take turns, record by record, so a fat request never holds up the commit result that the
 //! vault waits for, and a vault's objects never hold up its requests.
 //!
-//! **Who writes.** [`Sender::try_send`] writes at once what the kernel takes. What it does not take is written by
-//! [`SupervisorSocket::poll_recv`], which somebody awaits for as long as the vault-manager lives.
+//! **Who writes.** [`SupervisorSocket::try_send`] writes at once what the kernel takes. What it does not take waits for
+//! [`SupervisorSocket::flush`], which its owner calls when the socket has room again.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
-use std::future::poll_fn;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
 use casemate_protocol::codec;
 use casemate_protocol::limits::{FRAME_BYTES, OBJECT_BYTES, RECORD_BYTES};
-use casemate_protocol::record::{Assembler, Bounds, HEADER_BYTES, Outgoing, StreamId};
+use casemate_protocol::record::{self, Assembler, Bounds, HEADER_BYTES, Outgoing, StreamId};
 use nix::errno::Errno;
 use nix::sys::socket::MsgFlags;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use zeroize::Zeroize;
 
 use crate::ipc::{FROM_MANAGER_BYTES, FromManager, TO_MANAGER_BYTES, ToManager};
 use crate::socket::{DATAGRAM_BYTES, SocketError, parse, receive, transmit};
-use crate::watch;
 
 /// What may wait in the lane of requests: the first message and some frames.
 pub const REQUEST_LANE_BYTES: usize = OBJECT_BYTES + 4 * FRAME_BYTES;
@@ -41,163 +34,123 @@ const BOUNDS: Bounds = Bounds { message_bytes: FROM_MANAGER_BYTES, messages: 1, 
 thread_local! {
     /// One datagram on its way in. One buffer a thread, not one a vault.
     static INCOMING: RefCell<Vec<u8>> = RefCell::new(vec![0; DATAGRAM_BYTES]);
+    /// One datagram on its way out, likewise. No secret is written into it.
+    static OUTGOING: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(DATAGRAM_BYTES));
 }
 
-/// The supervisor's end. Its descriptor is closed when it and all its [`Sender`]s are dropped.
+/// The supervisor's end.
 pub struct SupervisorSocket {
-    shared: Arc<Shared>,
+    fd: OwnedFd,
     assembler: Assembler,
-}
-
-/// The way to a vault-manager; clones share one queue.
-#[derive(Clone)]
-pub struct Sender {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    fd: AsyncFd<OwnedFd>,
-    queue: Mutex<Queue>,
+    queue: Queue,
 }
 
 impl fmt::Debug for SupervisorSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SupervisorSocket").field("fd", self.shared.fd.get_ref()).finish_non_exhaustive()
+        f.debug_struct("SupervisorSocket")
+            .field("fd", &self.fd)
+            .field("queued_bytes", &self.queued_bytes())
+            .finish_non_exhaustive()
     }
 }
 
-impl fmt::Debug for Sender {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sender").field("queued_bytes", &self.queued_bytes()).finish_non_exhaustive()
+impl AsFd for SupervisorSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 
 impl SupervisorSocket {
-    /// Takes the supervisor's end of [`crate::socket::pair`]. Call it inside the runtime that will await it.
-    ///
-    /// # Errors
-    /// When the descriptor cannot be watched.
-    pub fn new(fd: OwnedFd) -> io::Result<Self> {
-        let shared = Arc::new(Shared { fd: watch::socket(fd, Interest::READABLE)?, queue: Mutex::default() });
-        Ok(Self { shared, assembler: Assembler::new(BOUNDS) })
+    /// Takes the supervisor's end of [`crate::socket::pair`].
+    pub fn new(fd: OwnedFd) -> Self {
+        Self { fd, assembler: Assembler::new(BOUNDS), queue: Queue::default() }
     }
 
-    /// The way out.
-    pub fn sender(&self) -> Sender {
-        Sender { shared: Arc::clone(&self.shared) }
-    }
-
-    /// The next message. Nothing is lost when the future is dropped before it is done.
+    /// The next message, if all of it has come.
     ///
     /// # Errors
     /// [`SocketError::Closed`] when the vault-manager has ended. Every other error is a violation of the protocol: kill it.
-    pub async fn recv(&mut self) -> Result<FromManager, SocketError> {
-        poll_fn(|cx| self.poll_recv(cx)).await
-    }
-
-    /// See [`SupervisorSocket::recv`].
-    ///
-    /// # Errors
-    /// The same.
-    pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<FromManager, SocketError>> {
-        if let Err(error) = self.shared.poll_flush(cx) {
-            // What the vault-manager said before it ended still counts.
-            if error != SocketError::Closed {
-                return Poll::Ready(Err(error));
-            }
-        }
-        loop {
-            let mut guard = ready!(self.shared.fd.poll_read_ready(cx)).map_err(|_| SocketError::Closed)?;
-            let received = INCOMING.with_borrow_mut(|buffer| {
-                let length = receive(self.shared.fd.as_fd(), buffer, MsgFlags::MSG_DONTWAIT)?;
-                Ok(parse(buffer, length))
-            });
-            let (header, payload) = match received {
-                Ok(record) => record?,
-                Err(Errno::EAGAIN) => {
-                    guard.clear_ready();
-                    continue;
+    pub fn try_recv(&mut self) -> Result<Option<FromManager>, SocketError> {
+        INCOMING.with_borrow_mut(|buffer| {
+            loop {
+                let length = match receive(self.fd.as_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
+                    Ok(length) => length,
+                    Err(Errno::EAGAIN) => return Ok(None),
+                    Err(errno) => return Err(errno.into()),
+                };
+                let (header, payload) = parse(buffer, length)?;
+                if let Some(body) = self.assembler.whole(header, payload)? {
+                    return Ok(Some(codec::decode(body, FROM_MANAGER_BYTES)?));
                 }
-                Err(errno) => return Poll::Ready(Err(errno.into())),
-            };
-            match self.assembler.take(header, payload)? {
-                Some((_, body)) => return Poll::Ready(Ok(codec::decode(&body, FROM_MANAGER_BYTES)?)),
-                // Only a message's last record may be short: crumbs would cost this process a call for each byte.
-                None if header.payload_len < RECORD_BYTES => return Poll::Ready(Err(SocketError::Datagram)),
-                None => {}
+                match self.assembler.take(header, Bytes::copy_from_slice(payload))? {
+                    Some((_, body)) => return Ok(Some(codec::decode(&body, FROM_MANAGER_BYTES)?)),
+                    // Only a message's last record may be short: crumbs would cost this process a call for each byte.
+                    None if header.payload_len < RECORD_BYTES => return Err(SocketError::Datagram),
+                    None => {}
+                }
             }
-        }
+        })
     }
-}
 
-impl Sender {
     /// Queues a message and sends what the kernel takes now.
     ///
     /// # Errors
     /// [`SocketError::QueueFull`]: not taken; for a request, answer `busy`; for an answer, the vault-manager asked again before it
     /// read, which it never should: kill it. [`SocketError::Closed`]: the vault-manager has ended; its last words and its end are
-    /// told by [`SupervisorSocket::recv`].
-    pub fn try_send(&self, message: &ToManager) -> Result<(), SocketError> {
-        let mut queue = self.shared.queue();
-        queue.push(message)?;
-        if queue.flush(self.shared.fd.as_fd())? {
+    /// told by [`SupervisorSocket::try_recv`].
+    pub fn try_send(&mut self, message: &ToManager) -> Result<(), SocketError> {
+        if self.queue.is_empty() && !is_secret(message) && self.send_whole(message)? {
             return Ok(());
         }
-        // Somebody has to wait for room in the kernel, and that is who waits for messages.
-        if let Some(waker) = queue.flusher.take() {
-            waker.wake();
-        }
-        Ok(())
+        self.queue.push(message)?;
+        self.flush()
+    }
+
+    /// Sends what waits, as far as the kernel takes it.
+    ///
+    /// # Errors
+    /// [`SocketError::Closed`] as for [`SupervisorSocket::try_send`], or the system's.
+    pub fn flush(&mut self) -> Result<(), SocketError> {
+        self.queue.flush(self.fd.as_fd())
+    }
+
+    /// Whether something waits until the kernel has room again.
+    pub fn waits_for_room(&self) -> bool {
+        !self.queue.is_empty()
     }
 
     /// Bytes of messages that the kernel has not taken yet.
     pub fn queued_bytes(&self) -> usize {
-        let queue = self.shared.queue();
-        queue.lanes.iter().map(|lane| lane.bytes).sum()
+        self.queue.lanes.iter().map(|lane| lane.bytes).sum()
+    }
+
+    /// The usual case: nothing waits, and the message fits into one record, which the kernel takes. Says whether it was so; if not,
+    /// nothing was sent.
+    fn send_whole(&mut self, message: &ToManager) -> Result<bool, SocketError> {
+        OUTGOING.with_borrow_mut(|out| {
+            out.clear();
+            let stream = self.queue.next_stream();
+            let is_whole = record::write_whole(stream, out, |out| codec::encode_onto(message, out)).is_ok();
+            let sent =
+                if is_whole { transmit(self.fd.as_fd(), out, MsgFlags::MSG_DONTWAIT) } else { Err(Errno::EAGAIN) };
+            if out.capacity() > 2 * DATAGRAM_BYTES {
+                *out = Vec::with_capacity(DATAGRAM_BYTES);
+            }
+            match sent {
+                Ok(()) => {
+                    self.queue.streams += 1;
+                    Ok(true)
+                }
+                Err(Errno::EAGAIN) => Ok(false),
+                Err(errno) => Err(errno.into()),
+            }
+        })
     }
 }
 
-impl Shared {
-    fn watch_room(&self) -> Result<AsyncFd<OwnedFd>, SocketError> {
-        let socket = self.fd.get_ref().try_clone().and_then(|socket| watch::socket(socket, Interest::WRITABLE));
-        // No descriptor is left, or no memory: this vault's, not everybody's, misfortune.
-        socket.map_err(|_| SocketError::System(Errno::EMFILE))
-    }
-
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Writes what waits, or arranges to be woken when there is room, or when there is something to write.
-    fn poll_flush(&self, cx: &mut Context<'_>) -> Result<(), SocketError> {
-        let mut queue = self.queue();
-        while !queue.is_empty() {
-            // Watched for room only while somebody waits for it.
-            let room = match queue.room.take() {
-                Some(room) => room,
-                None => self.watch_room()?,
-            };
-            match room.poll_write_ready(cx) {
-                Poll::Ready(Ok(mut guard)) => {
-                    // Readiness is what was last heard; only the kernel's refusal unsays it.
-                    if !queue.flush(self.fd.as_fd())? {
-                        guard.clear_ready();
-                        drop(guard);
-                        queue.room = Some(room);
-                    }
-                }
-                Poll::Ready(Err(_)) => return Err(SocketError::Closed),
-                Poll::Pending => {
-                    queue.room = Some(room);
-                    return Ok(());
-                }
-            }
-        }
-        if !queue.flusher.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            queue.flusher = Some(cx.waker().clone());
-        }
-        Ok(())
-    }
+/// Whether a message's bytes are wiped behind it.
+const fn is_secret(message: &ToManager) -> bool {
+    matches!(message, ToManager::Opened { .. })
 }
 
 /// Messages that wait, by lane.
@@ -209,9 +162,6 @@ struct Queue {
     /// A record that was cut and not taken by the kernel.
     record: Record,
     streams: u64,
-    flusher: Option<Waker>,
-    /// Tells when the kernel has room again.
-    room: Option<AsyncFd<OwnedFd>>,
 }
 
 #[derive(Default)]
@@ -259,14 +209,15 @@ const ANSWERS: usize = 1;
 
 impl Queue {
     fn push(&mut self, message: &ToManager) -> Result<(), SocketError> {
-        let (lane, limit, secret) = match message {
-            ToManager::Start { .. } | ToManager::Request { .. } => (REQUESTS, REQUEST_LANE_BYTES, false),
+        let (lane, limit) = match message {
+            ToManager::Start { .. } | ToManager::Request { .. } => (REQUESTS, REQUEST_LANE_BYTES),
             // A few bytes, sent once, and not to be refused.
-            ToManager::Stop => (REQUESTS, usize::MAX, false),
-            ToManager::Opened { .. } => (ANSWERS, ANSWER_LANE_BYTES, true),
-            ToManager::OpenRefused(_) | ToManager::CommitResult(_) => (ANSWERS, ANSWER_LANE_BYTES, false),
+            ToManager::Stop => (REQUESTS, usize::MAX),
+            ToManager::Opened { .. } | ToManager::OpenRefused(_) | ToManager::CommitResult(_) => {
+                (ANSWERS, ANSWER_LANE_BYTES)
+            }
         };
-        let length = codec::encoded_len(message);
+        let (length, secret) = (codec::encoded_len(message), is_secret(message));
         if length > TO_MANAGER_BYTES {
             return Err(SocketError::TooLarge);
         }
@@ -276,12 +227,16 @@ impl Queue {
         // A secret's bytes are wiped when the last of them was cut off.
         let body =
             if secret { Bytes::from_owner(codec::encode_secret(message)) } else { Bytes::from(codec::encode(message)) };
-        let stream = StreamId { number: self.streams, is_reply: false };
+        let stream = self.next_stream();
         self.streams += 1;
         let lane = &mut self.lanes[lane];
         lane.bytes += length;
         lane.messages.push_back(Message { outgoing: Outgoing::new(stream, body), left: length, begun: false, secret });
         Ok(())
+    }
+
+    const fn next_stream(&self) -> StreamId {
+        StreamId { number: self.streams, is_reply: false }
     }
 
     fn is_empty(&self) -> bool {
@@ -311,15 +266,15 @@ impl Queue {
         true
     }
 
-    /// Writes until nothing is left (true) or the kernel takes no more (false).
-    fn flush(&mut self, fd: BorrowedFd<'_>) -> Result<bool, SocketError> {
+    /// Writes until nothing is left or the kernel takes no more.
+    fn flush(&mut self, fd: BorrowedFd<'_>) -> Result<(), SocketError> {
         loop {
             if self.record.bytes.is_empty() && !self.cut() {
-                return Ok(true);
+                return Ok(());
             }
             match transmit(fd, &self.record.bytes, MsgFlags::MSG_DONTWAIT) {
                 Ok(()) => self.record.clear(),
-                Err(Errno::EAGAIN) => return Ok(false),
+                Err(Errno::EAGAIN) => return Ok(()),
                 Err(errno) => return Err(errno.into()),
             }
         }

@@ -22,7 +22,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use crate::queue::Queue;
 
 /// Stream numbers with this bit are notices; their streams have no answer.
-const NOTICE: u64 = 1 << 63;
+pub(crate) const NOTICE: u64 = 1 << 63;
 /// Notices that wait to be written, or to be taken by this side's user. Beyond, new ones are refused or dropped.
 const NOTICES: usize = 256;
 
@@ -49,7 +49,7 @@ impl Limits {
     }
 
     /// Bytes of unfinished messages, of both kinds together: never less than one message.
-    fn unfinished_bytes(&self) -> usize {
+    pub(crate) fn unfinished_bytes(&self) -> usize {
         self.window_bytes.max(self.message_bytes)
     }
 }
@@ -95,6 +95,9 @@ pub enum CloseReason {
     /// An answer to no call of ours.
     #[error("the other side answered a call that was not made")]
     StrayReply,
+    /// A call where this side makes them.
+    #[error("the other side made a call where it only answers")]
+    StrayCall,
     /// More calls unanswered than the window allows.
     #[error("the other side went beyond its window")]
     Window,
@@ -104,7 +107,7 @@ impl CloseReason {
     /// Whether the other side broke the rules, rather than ended or failed.
     pub const fn is_violation(self) -> bool {
         match self {
-            Self::Record(_) | Self::StrayReply | Self::Window => true,
+            Self::Record(_) | Self::StrayReply | Self::StrayCall | Self::Window => true,
             Self::Ended | Self::Local | Self::Io(_) | Self::Stalled => false,
         }
     }

@@ -1,23 +1,25 @@
 //! The bridge: devices' frames from NATS to the enclave, and the answers back.
 //!
-//! This is the hot path: it runs on one thread, takes everything that is ready at each wake-up, and makes at most one task a
-//! request. Every request has exactly one answer, here or in the enclave; nothing waits in a queue of its own.
+//! This is the hot path: it runs on one thread, takes everything that is ready at each wake-up, and makes no task, channel or timer for
+//! a request: what its answer needs travels with the call. Every request has exactly one answer, here or in the enclave; nothing
+//! waits in a queue of its own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use async_nats::{Client, Message, Subject, Subscriber};
+use async_nats::{Client, Message, PublishError, Subject, Subscriber};
 use bytes::Bytes;
-use casemate_link::{CallError, Connection, InFlight, Limits};
+use casemate_link::{CallError, Exchange, Limits};
 use casemate_protocol::codec;
 use casemate_protocol::error::{ErrorCode, Refusal};
 use casemate_protocol::frame::{DeviceFrame, DeviceFrameKind, VaultFrame};
 use casemate_protocol::limits;
 use casemate_protocol::link::{AttestReply, AttestRequest, Class, REQUEST_BYTES, RequestCall, RequestReply};
 use casemate_protocol::subject::Subjects;
-use futures_util::StreamExt;
-use tokio::sync::{Notify, mpsc, watch};
+use futures_util::{FutureExt, StreamExt};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use crate::enclave::{Enclave, RequestsStream};
 use crate::metric::{Outcome, RequestMetrics};
@@ -46,12 +48,23 @@ pub struct Bridge {
     idle: Notify,
 }
 
-/// How a request was taken.
-enum Taken {
-    /// It is with the enclave.
-    InFlight(InFlight),
-    /// It is answered here.
-    Refused(Refusal, Outcome),
+/// Whom a call to the enclave is made for.
+#[derive(Debug)]
+pub enum Waiter {
+    /// A device, over NATS.
+    Device(Device),
+    /// A part of this process.
+    Asker(oneshot::Sender<Result<Bytes, CallError>>),
+}
+
+/// A device's request in flight, and what its answer needs.
+#[derive(Debug)]
+pub struct Device {
+    reply_to: Subject,
+    kind: DeviceFrameKind,
+    received: Instant,
+    /// Counts it as open.
+    open: Open,
 }
 
 impl Bridge {
@@ -71,7 +84,7 @@ impl Bridge {
     pub async fn serve_vaults(self: Arc<Self>, subscriber: Subscriber, stopped: watch::Receiver<bool>) {
         let mut messages = Messages::new(subscriber, stopped);
         while let Some(message) = messages.next().await {
-            self.take(message).await;
+            self.take(message);
         }
     }
 
@@ -87,7 +100,7 @@ impl Bridge {
             let open = Open::new(&self);
             tokio::spawn(async move {
                 let reply = bridge.attest(&message.payload).await;
-                bridge.publish(reply_to, codec::encode(&reply).into()).await;
+                bridge.publish(reply_to, codec::encode(&reply).into());
                 drop(open);
             });
         }
@@ -105,91 +118,109 @@ impl Bridge {
         }
     }
 
-    async fn take(self: &Arc<Self>, message: Message) {
+    fn take(self: &Arc<Self>, message: Message) {
         let received = Instant::now();
         // Who wants no answer cannot know its fate: nothing is executed for it.
         let Some(reply_to) = message.reply else {
             self.metrics.count(Outcome::NoReply);
             return;
         };
-        let (kind, deadline) = match DeviceFrame::peek(&message.payload) {
-            Ok(peek) => (peek.kind, peek.deadline),
-            Err(code) => return self.refuse(reply_to, code.into(), Outcome::Malformed).await,
+        let peek = match DeviceFrame::peek(&message.payload) {
+            Ok(peek) => peek,
+            Err(code) => return self.refuse(reply_to, code.into(), Outcome::Malformed),
         };
-        match self.forward(&message.subject, &message.payload, deadline) {
-            Taken::Refused(refusal, outcome) => self.refuse(reply_to, refusal, outcome).await,
-            Taken::InFlight(in_flight) => {
-                let bridge = Arc::clone(self);
-                let open = Open::new(self);
-                tokio::spawn(async move {
-                    bridge.answer(in_flight, reply_to, kind, received, deadline).await;
-                    drop(open);
-                });
-            }
+        let device = Device { reply_to, kind: peek.kind, received, open: Open::new(self) };
+        if let Err((refusal, outcome, device)) = self.forward(&message.subject, &message.payload, peek.deadline, device)
+        {
+            self.refuse(device.reply_to, refusal, outcome);
         }
     }
 
-    fn forward(&self, subject: &Subject, frame: &Bytes, deadline: Duration) -> Taken {
+    /// Puts a request on its way to the enclave; its end comes to [`Bridge::ended`].
+    fn forward(
+        &self,
+        subject: &Subject,
+        frame: &Bytes,
+        deadline: Duration,
+        device: Device,
+    ) -> Result<(), (Refusal, Outcome, Device)> {
         let Some(vault) = self.subjects.parse_vault(subject) else {
-            return Taken::Refused(Refusal::field(ErrorCode::InvalidArgument, "subject"), Outcome::Malformed);
+            return Err((Refusal::field(ErrorCode::InvalidArgument, "subject"), Outcome::Malformed, device));
         };
-        let unavailable =
-            || Taken::Refused(Refusal::retry(ErrorCode::Unavailable, UNAVAILABLE_RETRY_MS), Outcome::Unavailable);
-        let Some(requests) = self.enclave.requests() else { return unavailable() };
+        let unavailable = || (Refusal::retry(ErrorCode::Unavailable, UNAVAILABLE_RETRY_MS), Outcome::Unavailable);
+        let Some(requests) = self.enclave.requests() else {
+            let (refusal, outcome) = unavailable();
+            return Err((refusal, outcome, device));
+        };
         let deadline_ms = u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX);
         let call = RequestCall::Vault { vault, deadline_ms, frame: frame.to_vec() };
-        match requests.begin(codec::encode(&call).into()) {
-            Ok(in_flight) => Taken::InFlight(in_flight),
-            Err(CallError::Busy) => Taken::Refused(Refusal::retry(ErrorCode::Busy, BUSY_RETRY_MS), Outcome::Busy),
-            Err(CallError::TooLarge) => Taken::Refused(ErrorCode::TooLarge.into(), Outcome::Malformed),
-            Err(CallError::Closed | CallError::Deadline | CallError::Unanswered) => unavailable(),
-        }
+        let until = device.received + deadline + GRACE;
+        let Err((error, Waiter::Device(device))) =
+            requests.begin(codec::encode(&call).into(), until, Waiter::Device(device))
+        else {
+            return Ok(());
+        };
+        let (refusal, outcome) = match error {
+            CallError::Busy => (Refusal::retry(ErrorCode::Busy, BUSY_RETRY_MS), Outcome::Busy),
+            CallError::TooLarge => (ErrorCode::TooLarge.into(), Outcome::Malformed),
+            CallError::Closed | CallError::Deadline | CallError::Unanswered => unavailable(),
+        };
+        Err((refusal, outcome, device))
     }
 
-    async fn answer(
-        &self,
-        in_flight: InFlight,
-        reply_to: Subject,
-        kind: DeviceFrameKind,
-        received: Instant,
-        deadline: Duration,
-    ) {
-        let left = (deadline + GRACE).saturating_sub(received.elapsed());
-        let reply = match in_flight.wait(left).await {
-            Ok(reply) => reply,
-            Err(error) => {
-                let (refusal, outcome) = fate(kind, error);
-                return self.refuse(reply_to, refusal, outcome).await;
-            }
+    /// A call has ended.
+    fn ended(self: &Arc<Self>, waiter: Waiter, answer: Result<Bytes, CallError>) {
+        let device = match waiter {
+            Waiter::Device(device) => device,
+            // Who asked may have given up meanwhile.
+            Waiter::Asker(asker) => return drop(asker.send(answer)),
         };
-        match codec::decode(&reply, REQUEST_BYTES) {
-            Ok(RequestReply::Frame(frame)) => {
-                self.publish(reply_to, frame.into()).await;
+        let Device { reply_to, kind, received, open } = device;
+        match answer.map(|answer| codec::decode(&answer, REQUEST_BYTES)) {
+            Ok(Ok(RequestReply::Frame(frame))) => {
+                self.publish(reply_to, frame.into());
                 self.metrics.count(Outcome::Answered);
                 self.metrics.time(received.elapsed());
             }
-            Ok(RequestReply::Refused(refusal)) => self.refuse(reply_to, refusal, Outcome::Refused).await,
-            Ok(RequestReply::Evidence(_)) | Err(_) => {
+            Ok(Ok(RequestReply::Refused(refusal))) => self.refuse(reply_to, refusal, Outcome::Refused),
+            Ok(Ok(RequestReply::Evidence(_)) | Err(_)) => {
                 tracing::error!("the enclave's answer to a request was not understood");
-                self.refuse(reply_to, unknown(kind, ErrorCode::Internal), Outcome::Lost).await;
+                self.refuse(reply_to, unknown(kind, ErrorCode::Internal), Outcome::Lost);
+            }
+            Err(error) => {
+                let (refusal, outcome) = fate(kind, error);
+                self.refuse(reply_to, refusal, outcome);
             }
         }
+        drop(open);
     }
 
-    async fn refuse(&self, reply_to: Subject, refusal: Refusal, outcome: Outcome) {
+    fn refuse(self: &Arc<Self>, reply_to: Subject, refusal: Refusal, outcome: Outcome) {
         self.metrics.count(outcome);
-        self.publish(reply_to, VaultFrame::Refused(refusal).encode()).await;
+        self.publish(reply_to, VaultFrame::Refused(refusal).encode());
     }
 
-    /// Publishes an answer. While NATS is away it waits in the client's bounded queue; the client then reads nothing new either.
-    async fn publish(&self, reply_to: Subject, payload: Bytes) {
-        let len = payload.len();
-        let Err(error) = self.client.publish(reply_to.clone(), payload).await else { return };
+    /// Publishes an answer. While NATS is away its client's queue may be full: then a task waits for it, and nothing else does.
+    fn publish(self: &Arc<Self>, reply_to: Subject, payload: Bytes) {
+        if let Some(published) = self.client.publish(reply_to.clone(), payload.clone()).now_or_never() {
+            return self.published(reply_to, payload.len(), published);
+        }
+        let bridge = Arc::clone(self);
+        let open = Open::new(self);
+        tokio::spawn(async move {
+            let (len, published) = (payload.len(), bridge.client.publish(reply_to.clone(), payload).await);
+            bridge.published(reply_to, len, published);
+            drop(open);
+        });
+    }
+
+    fn published(self: &Arc<Self>, reply_to: Subject, len: usize, published: Result<(), PublishError>) {
+        let Err(error) = published else { return };
         tracing::warn!(%error, len, "an answer could not be published");
         // A server with a lower limit than the protocol's: the device still gets its one answer.
         let refused = VaultFrame::Refused(ErrorCode::TooLarge.into()).encode();
         if len > refused.len() {
-            self.client.publish(reply_to, refused).await.ok();
+            self.publish(reply_to, refused);
         }
     }
 
@@ -269,6 +300,7 @@ impl Messages {
 }
 
 /// Counts a request as open while it lives.
+#[derive(Debug)]
 struct Open(Arc<Bridge>);
 
 impl Open {
@@ -289,6 +321,7 @@ impl Drop for Open {
 /// Takes requests connections from the door, on the thread that this runs on.
 pub async fn take_connections(
     mut streams: mpsc::Receiver<RequestsStream>,
+    bridge: Arc<Bridge>,
     enclave: Arc<Enclave>,
     state: Arc<NodeState>,
 ) {
@@ -304,15 +337,18 @@ pub async fn take_connections(
         if !enclave.is_current(&boot) {
             continue;
         }
-        let Connection { caller, mut incoming, mut closed } = Connection::spawn(stream, Limits::of(Class::Requests));
-        enclave.admit(boot, Class::Requests, caller.clone());
+        let (calls, mut exchange) = Exchange::new(stream, Limits::of(Class::Requests));
+        enclave.admit_requests(boot, calls.clone());
         state.set_requests(true);
-        let (enclave, state) = (Arc::clone(&enclave), Arc::clone(&state));
+        let (bridge, enclave, state) = (Arc::clone(&bridge), Arc::clone(&enclave), Arc::clone(&state));
         tokio::spawn(async move {
-            // The enclave makes no calls here; each is let go, which answers it.
-            while incoming.recv().await.is_some() {}
-            let reason = closed.wait().await;
-            let was_current = enclave.dismiss(&caller);
+            let reason = loop {
+                match exchange.next().await {
+                    Ok(ended) => ended.into_iter().for_each(|(waiter, answer)| bridge.ended(waiter, answer)),
+                    Err(reason) => break reason,
+                }
+            };
+            let was_current = enclave.dismiss_requests(&calls);
             // Also when a newer boot took its place: that one's connection may not be there yet.
             state.set_requests(enclave.requests().is_some());
             if was_current {

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use casemate_link::{
-    CallError, Caller, Connection, Detached, HelloError, Limits, Listener, Peer, Stream, accept_hello, answer_hello,
+    CallError, Caller, Calls, Connection, Detached, HelloError, Limits, Listener, Peer, Stream, accept_hello,
+    answer_hello,
 };
 use casemate_protocol::codec;
 use casemate_protocol::error::{ErrorCode, Refusal};
@@ -17,9 +18,11 @@ use casemate_protocol::limits;
 use casemate_protocol::link::{
     AttestReply, CONTROL_BYTES, Class, ControlCall, ControlReply, Hello, REQUEST_BYTES, RequestCall, RequestReply,
 };
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::blobs;
+use crate::bridge::Waiter;
 use crate::control::Control;
 use crate::relay::Relay;
 use crate::store::ObjectStore;
@@ -53,8 +56,24 @@ impl Default for Enclave {
 struct Current {
     boot: Option<BootId>,
     control: Option<Caller>,
-    requests: Option<Caller>,
+    requests: Option<Calls<Waiter>>,
     blobs: Option<Caller>,
+}
+
+impl Current {
+    /// Forgets another boot's connections, which are closed.
+    fn turn_to(&mut self, boot: BootId) {
+        if self.boot == Some(boot) {
+            return;
+        }
+        let former = std::mem::replace(self, Self { boot: Some(boot), ..Self::default() });
+        for old in [former.control, former.blobs].into_iter().flatten() {
+            old.close();
+        }
+        if let Some(old) = former.requests {
+            old.close();
+        }
+    }
 }
 
 /// Why an order was not carried out.
@@ -80,7 +99,7 @@ impl Enclave {
     }
 
     /// The connection for devices' requests.
-    pub fn requests(&self) -> Option<Caller> {
+    pub fn requests(&self) -> Option<Calls<Waiter>> {
         self.current().requests.clone()
     }
 
@@ -93,19 +112,22 @@ impl Enclave {
     /// Takes a connection in; what it replaces is closed. A control connection of another boot replaces everything.
     pub fn admit(&self, boot: BootId, class: Class, caller: Caller) {
         let mut current = self.current();
-        if current.boot != Some(boot) {
-            let former = std::mem::replace(&mut *current, Current { boot: Some(boot), ..Current::default() });
-            for old in [former.control, former.requests, former.blobs].into_iter().flatten() {
-                old.close();
-            }
-        }
+        current.turn_to(boot);
         let place = match class {
             Class::Control => &mut current.control,
-            Class::Requests => &mut current.requests,
             Class::Blobs => &mut current.blobs,
-            Class::Relay => return,
+            Class::Requests | Class::Relay => return,
         };
         if let Some(old) = place.replace(caller) {
+            old.close();
+        }
+    }
+
+    /// Takes the connection for devices' requests in, likewise.
+    pub fn admit_requests(&self, boot: BootId, calls: Calls<Waiter>) {
+        let mut current = self.current();
+        current.turn_to(boot);
+        if let Some(old) = current.requests.replace(calls) {
             old.close();
         }
     }
@@ -113,15 +135,17 @@ impl Enclave {
     /// Forgets a connection that has ended; returns whether it was still the current one.
     pub fn dismiss(&self, caller: &Caller) -> bool {
         let mut current = self.current();
-        let Current { control, requests, blobs, .. } = &mut *current;
+        let Current { control, blobs, .. } = &mut *current;
         let mut found = false;
-        for place in [control, requests, blobs] {
-            if place.as_ref().is_some_and(|held| held.same_connection(caller)) {
-                *place = None;
-                found = true;
-            }
+        for place in [control, blobs] {
+            found |= place.take_if(|held| held.same_connection(caller)).is_some();
         }
         found
+    }
+
+    /// Forgets the connection for devices' requests, likewise.
+    pub fn dismiss_requests(&self, calls: &Calls<Waiter>) -> bool {
+        self.current().requests.take_if(|held| held.same_connection(calls)).is_some()
     }
 
     /// Gives an order over the control connection.
@@ -148,7 +172,13 @@ impl Enclave {
         let Ok(_place) = self.attests.try_acquire() else { return Err(Refusal::retry(ErrorCode::Busy, 100)) };
         let Some(requests) = self.requests() else { return Err(unavailable) };
         let call = codec::encode(&RequestCall::Attest { nonce });
-        let reply = match requests.call(call.into(), deadline).await {
+        let (waiter, ended) = oneshot::channel();
+        let begun = requests.begin(call.into(), Instant::now() + deadline, Waiter::Asker(waiter));
+        let ended = match begun {
+            Ok(()) => ended.await.unwrap_or(Err(CallError::Closed)),
+            Err((error, _)) => Err(error),
+        };
+        let reply = match ended {
             Ok(reply) => reply,
             Err(CallError::Busy) => return Err(Refusal::retry(ErrorCode::Busy, 100)),
             Err(CallError::Deadline) => return Err(ErrorCode::DeadlineExceeded.into()),
@@ -273,6 +303,9 @@ impl Door {
 
 #[cfg(test)]
 mod tests {
+    use casemate_link::Exchange;
+    use tokio::io::DuplexStream;
+
     use super::*;
 
     fn caller() -> (Caller, Connection) {
@@ -282,19 +315,26 @@ mod tests {
         (connection.caller.clone(), connection)
     }
 
+    fn requests() -> (Calls<Waiter>, Exchange<DuplexStream, Waiter>) {
+        let (here, there) = tokio::io::duplex(1024);
+        std::mem::forget(there);
+        Exchange::new(here, Limits::of(Class::Requests))
+    }
+
     #[tokio::test]
     async fn a_new_boot_replaces_everything_of_the_old() {
         let enclave = Enclave::default();
-        let ((control, c), (requests, r)) = (caller(), caller());
+        let ((control, c), (requests, _exchange)) = (caller(), requests());
         assert!(!enclave.is_current(&[1; 16]));
         enclave.admit([1; 16], Class::Control, control.clone());
-        enclave.admit([1; 16], Class::Requests, requests);
+        enclave.admit_requests([1; 16], requests.clone());
         assert!(enclave.is_current(&[1; 16]) && enclave.requests().is_some());
 
         let (next, n) = caller();
         enclave.admit([2; 16], Class::Control, next);
         assert!(!enclave.is_current(&[1; 16]) && enclave.is_current(&[2; 16]) && enclave.requests().is_none());
-        assert!(c.closed.reason().is_some() && r.closed.reason().is_some() && n.closed.reason().is_none());
+        assert!(c.closed.reason().is_some() && requests.is_closed() && n.closed.reason().is_none());
+        assert!(!enclave.dismiss_requests(&requests));
         // The old one's end is no news about the new one.
         assert!(!enclave.dismiss(&control));
         assert!(enclave.is_current(&[2; 16]));
@@ -303,11 +343,11 @@ mod tests {
     #[tokio::test]
     async fn a_second_control_connection_of_a_boot_takes_the_place() {
         let enclave = Enclave::default();
-        let ((first, f), (second, s), (requests, r)) = (caller(), caller(), caller());
+        let ((first, f), (second, s), (requests, _exchange)) = (caller(), caller(), requests());
         enclave.admit([1; 16], Class::Control, first);
-        enclave.admit([1; 16], Class::Requests, requests);
+        enclave.admit_requests([1; 16], requests.clone());
         enclave.admit([1; 16], Class::Control, second.clone());
-        assert!(f.closed.reason().is_some() && s.closed.reason().is_none() && r.closed.reason().is_none());
+        assert!(f.closed.reason().is_some() && s.closed.reason().is_none() && !requests.is_closed());
         assert!(enclave.dismiss(&second));
         assert!(!enclave.is_current(&[1; 16]));
         let error = enclave.order(&ControlCall::Health, Duration::from_secs(1)).await.unwrap_err();

@@ -163,7 +163,8 @@ async fn serve(config: &Config, aside: &Handle) -> Result<(), RunError> {
     // Here: the hot path.
     let client = nats::connect(&config.nats, &config.node, &state, First::Retry).await?;
     let bridge = Arc::new(Bridge::new(client.clone(), config.subjects.clone(), Arc::clone(&enclave)));
-    tokio::spawn(bridge::take_connections(requests_taken, Arc::clone(&enclave), Arc::clone(&state)));
+    let (carrier, connected, told) = (Arc::clone(&bridge), Arc::clone(&enclave), Arc::clone(&state));
+    tokio::spawn(bridge::take_connections(requests_taken, carrier, connected, told));
     tokio::spawn(Probe::new(client.clone(), &config.prefix, &config.node).await?.watch(Arc::clone(&state)));
     let subscriptions = subscribe(config, &client, &bridge).await?;
 

@@ -32,18 +32,19 @@ pub enum DecodeError {
 /// Encodes a value. Writing into memory cannot fail, and our types encode unconditionally.
 pub fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
     let mut out = Vec::with_capacity(encoded_len(value));
-    write_to(value, &mut out);
+    encode_onto(value, &mut out);
     out
 }
 
 /// Encodes a value that holds secrets into a buffer of exactly its size, so that no reallocation leaves a copy behind.
 pub fn encode_secret<T: Encode<()>>(value: &T) -> Zeroizing<Vec<u8>> {
     let mut out = Zeroizing::new(Vec::with_capacity(encoded_len(value)));
-    write_to(value, &mut out);
+    encode_onto(value, &mut out);
     out
 }
 
-fn write_to<T: Encode<()>>(value: &T, out: &mut Vec<u8>) {
+/// Appends an encoded value to `out`, which may grow: not for secrets.
+pub fn encode_onto<T: Encode<()>>(value: &T, out: &mut Vec<u8>) {
     Encoder::new(out).encode(value).expect("writing into memory does not fail");
 }
 
@@ -68,8 +69,8 @@ pub fn feed<T: Encode<()>>(value: &T, take: impl FnMut(&[u8])) {
     Encoder::new(Feed(take)).encode(value).expect("what is given away cannot fail");
 }
 
-/// Lists: `#[cbor(n(0), with = "codec::AtMost::<64>")]` refuses more entries than a field may have, and makes room for exactly those
-/// that are there. Attack stopped: one byte of input that becomes an entry of many, in a list that doubles while it grows.
+/// Lists: `#[cbor(n(0), with = "codec::AtMost::<64>")]` refuses more entries than a field may have, and makes room for them as they turn
+/// out to be entries, never for more than are announced. Attack stopped: one byte of input for which room for an entry of many is made.
 #[derive(Debug)]
 pub struct AtMost<const ENTRIES: usize>;
 
@@ -98,9 +99,11 @@ impl<const ENTRIES: usize> AtMost<ENTRIES> {
         let entries =
             d.array()?.and_then(|entries| usize::try_from(entries).ok()).filter(|entries| *entries <= ENTRIES);
         let entries = entries.ok_or_else(|| minicbor::decode::Error::message("a list has too many entries"))?;
-        // `check` has walked over all of them: they are there.
-        let mut list = Vec::with_capacity(entries);
-        for _ in 0..entries {
+        let mut list = Vec::new();
+        for missing in (1..=entries).rev() {
+            if list.len() == list.capacity() {
+                list.reserve_exact(list.len().max(4).min(missing));
+            }
             list.push(d.decode_with(ctx)?);
         }
         Ok(list)

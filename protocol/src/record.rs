@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::limits::RECORD_BYTES;
 
@@ -72,12 +72,57 @@ impl Header {
         Ok(Self { payload_len, stream, first: flags & FIRST != 0, last: flags & LAST != 0 })
     }
 
-    fn write(&self, out: &mut BytesMut) {
+    fn bytes(&self) -> [u8; HEADER_BYTES] {
         let flags = u8::from(self.first) * FIRST + u8::from(self.last) * LAST + u8::from(self.stream.is_reply) * REPLY;
-        out.extend_from_slice(&u32::try_from(self.payload_len).expect("at most 64 KiB").to_be_bytes());
-        out.extend_from_slice(&self.stream.number.to_be_bytes());
-        out.extend_from_slice(&[flags]);
+        let mut bytes = [flags; HEADER_BYTES];
+        bytes[..4].copy_from_slice(&u32::try_from(self.payload_len).expect("at most 64 KiB").to_be_bytes());
+        bytes[4..12].copy_from_slice(&self.stream.number.to_be_bytes());
+        bytes
     }
+}
+
+/// Appends a message as one record, its body written by `body` where it is to stand. A body that does not fit into one record is
+/// given back, and `out` is as it was.
+///
+/// # Errors
+/// With the body, which is then to be cut by [`Outgoing`].
+pub fn write_whole(stream: StreamId, out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) -> Result<(), Bytes> {
+    let start = out.len();
+    out.resize(start + HEADER_BYTES + LENGTH_BYTES, 0);
+    body(out);
+    let payload_len = out.len() - start - HEADER_BYTES;
+    if payload_len > RECORD_BYTES {
+        let body = Bytes::copy_from_slice(&out[start + HEADER_BYTES + LENGTH_BYTES..]);
+        out.truncate(start);
+        return Err(body);
+    }
+    let (header, rest) = out[start..].split_at_mut(HEADER_BYTES);
+    header.copy_from_slice(&Header { payload_len, stream, first: true, last: true }.bytes());
+    let length = u32::try_from(payload_len - LENGTH_BYTES).expect("at most 64 KiB");
+    rest[..LENGTH_BYTES].copy_from_slice(&length.to_be_bytes());
+    Ok(())
+}
+
+/// Takes the next header off `buffer` once its whole payload is there too; the payload is then what `buffer` begins with. A header
+/// whose payload is on its way is kept in `header` until the next call.
+///
+/// # Errors
+/// [`RecordError::Header`]: nothing after it can be believed.
+pub fn next_header(buffer: &mut BytesMut, header: &mut Option<Header>) -> Result<Option<Header>, RecordError> {
+    let next = match *header {
+        Some(next) => next,
+        None => match buffer.first_chunk::<HEADER_BYTES>() {
+            Some(bytes) => {
+                let next = Header::parse(bytes)?;
+                buffer.advance(HEADER_BYTES);
+                next
+            }
+            None => return Ok(None),
+        },
+    };
+    let is_whole = buffer.len() >= next.payload_len;
+    *header = (!is_whole).then_some(next);
+    Ok(is_whole.then_some(next))
 }
 
 /// A message on its way out, cut piece by piece.
@@ -95,16 +140,16 @@ impl Outgoing {
     }
 
     /// Appends the next record to `out`; returns whether it was the last.
-    pub fn write_piece(&mut self, out: &mut BytesMut) -> bool {
+    pub fn write_piece(&mut self, out: &mut impl BufMut) -> bool {
         let first = !self.begun;
         let extra = if first { LENGTH_BYTES } else { 0 };
         let take = self.rest.len().min(RECORD_BYTES - extra);
         let last = take == self.rest.len();
-        Header { payload_len: take + extra, stream: self.stream, first, last }.write(out);
+        out.put_slice(&Header { payload_len: take + extra, stream: self.stream, first, last }.bytes());
         if first {
-            out.extend_from_slice(&u32::try_from(self.rest.len()).expect("messages are far below 4 GiB").to_be_bytes());
+            out.put_u32(u32::try_from(self.rest.len()).expect("messages are far below 4 GiB"));
         }
-        out.extend_from_slice(&self.rest[..take]);
+        out.put_slice(&self.rest[..take]);
         self.rest.advance(take);
         self.begun = true;
         last
@@ -136,11 +181,34 @@ impl Assembler {
         Self { bounds, unfinished: HashMap::new(), held: 0 }
     }
 
+    /// The message that a record carries all by itself, without a copy of it; none if it is a piece of one, which
+    /// [`Assembler::take`] takes.
+    ///
+    /// # Errors
+    /// See [`RecordError`]; the connection is then to be closed.
+    pub fn whole<'a>(&self, header: Header, payload: &'a [u8]) -> Result<Option<&'a [u8]>, RecordError> {
+        if !header.first || !header.last {
+            return Ok(None);
+        }
+        let (total, body) = payload.split_first_chunk::<LENGTH_BYTES>().ok_or(RecordError::OutOfStep)?;
+        let total = usize::try_from(u32::from_be_bytes(*total)).map_err(|_| RecordError::TooLarge)?;
+        if total > self.bounds.message_bytes {
+            return Err(RecordError::TooLarge);
+        }
+        if body.len() != total || self.unfinished.contains_key(&header.stream) {
+            return Err(RecordError::OutOfStep);
+        }
+        Ok(Some(body))
+    }
+
     /// Takes a record; returns the message that it completes.
     ///
     /// # Errors
     /// See [`RecordError`]; the connection is then to be closed.
     pub fn take(&mut self, header: Header, mut payload: Bytes) -> Result<Option<(StreamId, Bytes)>, RecordError> {
+        if let Some(body) = self.whole(header, &payload)? {
+            return Ok(Some((header.stream, payload.slice_ref(body))));
+        }
         if header.first {
             if payload.len() < LENGTH_BYTES || self.unfinished.contains_key(&header.stream) {
                 return Err(RecordError::OutOfStep);
@@ -148,13 +216,6 @@ impl Assembler {
             let total = usize::try_from(payload.get_u32()).map_err(|_| RecordError::TooLarge)?;
             if total > self.bounds.message_bytes {
                 return Err(RecordError::TooLarge);
-            }
-            if header.last {
-                return if payload.len() == total {
-                    Ok(Some((header.stream, payload)))
-                } else {
-                    Err(RecordError::OutOfStep)
-                };
             }
             if payload.is_empty() || payload.len() >= total {
                 return Err(RecordError::OutOfStep);
@@ -192,13 +253,12 @@ mod tests {
 
     const BOUNDS: Bounds = Bounds { message_bytes: 1 << 20, messages: 8, bytes: 4 << 20 };
 
-    fn records(mut bytes: Bytes) -> Vec<(Header, Bytes)> {
+    fn records(mut bytes: BytesMut) -> Vec<(Header, Bytes)> {
         let mut out = Vec::new();
-        while !bytes.is_empty() {
-            let header = Header::parse(&bytes[..HEADER_BYTES].try_into().unwrap()).unwrap();
-            bytes.advance(HEADER_BYTES);
-            out.push((header, bytes.split_to(header.payload_len)));
+        while let Some(header) = next_header(&mut bytes, &mut None).unwrap() {
+            out.push((header, bytes.split_to(header.payload_len).freeze()));
         }
+        assert!(bytes.is_empty());
         out
     }
 
@@ -218,7 +278,7 @@ mod tests {
             }
             let mut assembler = Assembler::new(BOUNDS);
             let mut found = Vec::new();
-            for (header, payload) in records(wire.freeze()) {
+            for (header, payload) in records(wire) {
                 prop_assert!(payload.len() <= RECORD_BYTES);
                 found.extend(assembler.take(header, payload).unwrap());
             }
@@ -226,6 +286,37 @@ mod tests {
             prop_assert_eq!(found.iter().map(|(_, body)| body.len()).collect::<Vec<_>>(), lens);
             prop_assert_eq!(assembler.held, 0);
         }
+    }
+
+    #[test]
+    fn a_whole_message_is_written_as_it_is_cut() {
+        for len in [0, 1, 300, RECORD_BYTES - 4, RECORD_BYTES - 3] {
+            let body = Bytes::from(vec![5; len]);
+            let mut cut = BytesMut::new();
+            let fits = Outgoing::new(stream(3), body.clone()).write_piece(&mut cut);
+            let mut whole = vec![9];
+            let written = write_whole(stream(3), &mut whole, |out| out.extend_from_slice(&body));
+            if fits {
+                assert_eq!((written, &whole[1..]), (Ok(()), &cut[..]));
+            } else {
+                assert_eq!((written, &whole[..]), (Err(body), &[9][..]));
+            }
+        }
+    }
+
+    #[test]
+    fn a_header_waits_for_its_payload() {
+        let mut wire = BytesMut::new();
+        Outgoing::new(stream(2), Bytes::from_static(b"hello")).write_piece(&mut wire);
+        let (mut buffer, mut header, mut found) = (BytesMut::new(), None, Vec::new());
+        for byte in &wire {
+            buffer.put_u8(*byte);
+            if let Some(header) = next_header(&mut buffer, &mut header).unwrap() {
+                found.push((header.stream, buffer.split_to(header.payload_len)));
+            }
+        }
+        assert_eq!((found.len(), header, buffer.len()), (1, None, 0));
+        assert_eq!(found[0], (stream(2), BytesMut::from(&b"\0\0\0\x05hello"[..])));
     }
 
     #[test]

@@ -61,15 +61,30 @@ impl Dialler {
         S: FnMut(Connection) -> F,
         F: Future<Output = ()>,
     {
+        let serve = |stream| {
+            let connection = Connection::spawn(stream, Limits::of(class));
+            let closed = connection.closed.clone();
+            let served = serve(connection);
+            async move {
+                served.await;
+                closed.reason()
+            }
+        };
+        self.keep_stream(class, serve).await;
+    }
+
+    /// The same with the bare stream; `serve` tells why it ended.
+    pub async fn keep_stream<S, F>(self: Arc<Self>, class: Class, mut serve: S)
+    where
+        S: FnMut(Stream) -> F,
+        F: Future<Output = Option<CloseReason>>,
+    {
         let mut attempt = 0;
         loop {
             match self.dial(class, None).await {
                 Ok(stream) => {
                     let begun = tokio::time::Instant::now();
-                    let connection = Connection::spawn(stream, Limits::of(class));
-                    let closed = connection.closed.clone();
-                    serve(connection).await;
-                    if closed.reason().is_some_and(CloseReason::is_violation) {
+                    if serve(stream).await.is_some_and(CloseReason::is_violation) {
                         self.broken.fetch_add(1, Ordering::Relaxed);
                     }
                     // A connection that ends at once was no success.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use casemate_link::Replier;
+use casemate_link::Ticket;
 use casemate_protocol::codec;
 use casemate_protocol::error::{ErrorCode, Refusal};
 use casemate_protocol::id::{Shard, VaultId};
@@ -38,7 +38,7 @@ pub enum Job {
     /// See [`super::router::Action::Collect`] and [`super::router::Action::Purge`].
     Delete(Deletion),
     /// Somebody asks for fresh evidence over a nonce.
-    Attest(Vec<u8>, Replier),
+    Attest(Vec<u8>, Ticket),
 }
 
 /// What the jobs need.
@@ -67,7 +67,7 @@ impl Workshop {
     }
 
     async fn work(self, job: Job) {
-        let event = match job {
+        let command = Command::Event(match job {
             Job::LoadNewest(slot, op, vault) => {
                 Event::Newest { slot, op, result: self.store.newest(vault).await.map_err(|_| StoreFailed) }
             }
@@ -104,10 +104,11 @@ impl Workshop {
                     self.log.tell(LogLevel::Error, LogEvent::EvidenceFailed, None);
                     RequestReply::Refused(Refusal::retry(ErrorCode::Unavailable, 1000))
                 };
-                return reply.reply(codec::encode(&answer).into());
+                drop(self.results.send(Command::Attested(reply, answer)).await);
+                return;
             }
-        };
+        });
         // The router's thread ends only with the process.
-        drop(self.results.send(Command::Event(event)).await);
+        drop(self.results.send(command).await);
     }
 }

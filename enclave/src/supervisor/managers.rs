@@ -1,31 +1,27 @@
-//! The sockets of the vault-managers: one task each, which reads, and a queue each, which is written.
+//! The sockets of the vault-managers: one set that is watched, and a queue each, which is written.
 
 use std::collections::HashMap;
+use std::io;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
+use tokio::io::unix::AsyncFd;
 
 use super::router::{ManagerExit, SlotId};
 use crate::ipc::{FromManager, ToManager};
 use crate::socket::{self, SocketError};
-use crate::supervisor_socket::{Sender, SupervisorSocket};
+use crate::supervisor_socket::SupervisorSocket;
+use crate::watch;
 use crate::zygote::{Slot, Zygote, ZygoteError};
 
-/// Messages that wait for the router. Whoever has more to say waits in its socket.
-const WAITING: usize = 1024;
+/// Sockets that are looked at before others get their turn. Each says one message at a time, so that nobody who talks much is heard
+/// more often than the rest.
+const BURST: usize = 128;
 /// How long a process may go on after it closed its socket.
 const CLOSED_LIMIT: Duration = Duration::from_secs(2);
 
-/// Something from a socket. The serial tells the slot's present tenant from former ones.
-#[derive(Debug)]
-pub struct Said {
-    slot: SlotId,
-    serial: u64,
-    what: Result<FromManager, SocketError>,
-}
-
-/// What a [`Said`] means for the router.
+/// Something from a socket, as the router takes it.
 #[derive(Debug)]
 pub enum Heard {
     /// A message.
@@ -40,32 +36,31 @@ pub enum Heard {
 #[derive(Debug)]
 pub struct Managers {
     entries: HashMap<SlotId, Entry>,
-    serial: u64,
-    said: mpsc::Sender<Said>,
+    set: AsyncFd<watch::Set>,
+    /// Tells a slot's present tenant from former ones.
+    serial: u32,
 }
 
 #[derive(Debug)]
 struct Entry {
-    serial: u64,
-    sender: Sender,
-    reader: JoinHandle<()>,
+    serial: u32,
+    socket: SupervisorSocket,
+    /// Whether the set watches for room too. Only while something waits: a socket that is watched for both wakes this process each
+    /// time the other side has read something, for nothing.
+    watches_room: bool,
     /// How it ended, while its last words are still read.
     exit: Option<ManagerExit>,
     /// Since when there are no more words.
     closed: Option<Duration>,
 }
 
-impl Drop for Entry {
-    fn drop(&mut self) {
-        self.reader.abort();
-    }
-}
-
 impl Managers {
-    /// No sockets, and where what comes from them is to be received.
-    pub fn new() -> (Self, mpsc::Receiver<Said>) {
-        let (said, receiver) = mpsc::channel(WAITING);
-        (Self { entries: HashMap::new(), serial: 0, said }, receiver)
+    /// No sockets. Call it inside the runtime that will await them.
+    ///
+    /// # Errors
+    /// When the kernel has no descriptor or no memory left.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { entries: HashMap::new(), set: watch::set()?, serial: 0 })
     }
 
     /// Makes a socket and asks the zygote for a process at its other end.
@@ -74,51 +69,59 @@ impl Managers {
     /// [`ZygoteError::Gone`] ends the supervisor; after any other there is no process and none will come.
     pub fn spawn(&mut self, slot: SlotId, memory_bytes: u64, zygote: &Zygote) -> Result<(), ZygoteError> {
         let (ours, theirs) = socket::pair()?;
-        let mut ours = SupervisorSocket::new(ours).map_err(|_| ZygoteError::QueueFull)?;
+        self.serial = self.serial.wrapping_add(1);
+        let serial = self.serial;
+        self.set.get_ref().0.add(&ours, EpollEvent::new(EpollFlags::EPOLLIN, name(slot, serial)))?;
         zygote.spawn(Slot(slot.0), theirs, memory_bytes)?;
-        self.serial += 1;
-        let (serial, said, sender) = (self.serial, self.said.clone(), ours.sender());
-        let reader = tokio::spawn(async move {
-            loop {
-                let what = ours.recv().await;
-                let over = what.is_err();
-                if said.send(Said { slot, serial, what }).await.is_err() || over {
-                    return;
-                }
-            }
-        });
-        self.entries.insert(slot, Entry { serial, sender, reader, exit: None, closed: None });
+        let socket = SupervisorSocket::new(ours);
+        self.entries.insert(slot, Entry { serial, socket, watches_room: false, exit: None, closed: None });
         Ok(())
     }
 
     /// Queues a message. False when the socket's queue has no room for it, which no well-behaved process brings about.
     #[must_use]
-    pub fn send(&self, slot: SlotId, message: &ToManager) -> bool {
-        let Some(entry) = self.entries.get(&slot) else { return true };
-        match entry.sender.try_send(message) {
-            // Its end is told by the reader and the zygote.
-            Ok(()) | Err(SocketError::Closed) => true,
-            Err(_) => false,
+    pub fn send(&mut self, slot: SlotId, message: &ToManager) -> bool {
+        let Some(entry) = self.entries.get_mut(&slot) else { return true };
+        let sent = entry.socket.try_send(message);
+        entry.watch_room(slot, self.set.get_ref());
+        // Its end is told by its last words and the zygote.
+        matches!(sent, Ok(()) | Err(SocketError::Closed))
+    }
+
+    /// Hears one message of each socket that has one; pending when none has, and then whoever polls is woken by the next.
+    ///
+    /// # Errors
+    /// When the set cannot be waited for: the supervisor must end.
+    pub fn poll_hear(&mut self, cx: &mut Context<'_>, now: Duration, out: &mut Vec<Heard>) -> Poll<io::Result<()>> {
+        let mut events = [EpollEvent::empty(); BURST];
+        loop {
+            let mut ready = ready!(self.set.poll_read_ready(cx))?;
+            let found = self.set.get_ref().0.wait(&mut events, EpollTimeout::ZERO)?;
+            if found > 0 {
+                for event in &events[..found] {
+                    self.hear(event, now, out);
+                }
+                return Poll::Ready(Ok(()));
+            }
+            ready.clear_ready();
         }
     }
 
-    /// Sorts what a socket said.
-    pub fn hear(&mut self, said: Said, now: Duration) -> Option<Heard> {
-        let entry = self.entries.get_mut(&said.slot).filter(|entry| entry.serial == said.serial)?;
-        match said.what {
-            Ok(message) => Some(Heard::Message(said.slot, message)),
-            Err(error) => {
-                entry.closed = Some(now);
-                match (entry.exit, error) {
-                    (Some(exit), _) => Some(Heard::Exited(said.slot, exit)),
-                    // It is ending: the zygote says how.
-                    (None, SocketError::Closed) => None,
-                    (None, _) => {
-                        tracing::warn!(%error, "a vault-manager's socket is broken");
-                        Some(Heard::Broken(said.slot))
-                    }
-                }
+    fn hear(&mut self, event: &EpollEvent, now: Duration, out: &mut Vec<Heard>) {
+        let (slot, serial) = named(event.data());
+        // A socket that was closed meanwhile may have given its number to the next tenant.
+        let Some(entry) = self.entries.get_mut(&slot).filter(|entry| entry.serial == serial) else { return };
+        if event.events().contains(EpollFlags::EPOLLOUT) {
+            match entry.socket.flush() {
+                Ok(()) | Err(SocketError::Closed) => {}
+                Err(error) => return out.extend(entry.close(slot, error, now, self.set.get_ref())),
             }
+            entry.watch_room(slot, self.set.get_ref());
+        }
+        match entry.socket.try_recv() {
+            Ok(Some(message)) => out.push(Heard::Message(slot, message)),
+            Ok(None) => {}
+            Err(error) => out.extend(entry.close(slot, error, now, self.set.get_ref())),
         }
     }
 
@@ -137,8 +140,49 @@ impl Managers {
         self.entries.iter().filter(|(_, entry)| lingers(entry)).map(|(slot, _)| *slot).collect()
     }
 
-    /// Closes a socket.
+    /// Closes a socket, which takes it out of the set.
     pub fn release(&mut self, slot: SlotId) {
         self.entries.remove(&slot);
     }
+}
+
+impl Entry {
+    /// Has the set watch for room as long as something waits for it.
+    fn watch_room(&mut self, slot: SlotId, set: &watch::Set) {
+        let waits = self.socket.waits_for_room() && self.closed.is_none();
+        if waits == self.watches_room {
+            return;
+        }
+        let mut flags = EpollFlags::EPOLLIN;
+        flags.set(EpollFlags::EPOLLOUT, waits);
+        // A socket that is in the set can be changed there; one that is closed waits for nothing.
+        if set.0.modify(&self.socket, &mut EpollEvent::new(flags, name(slot, self.serial))).is_ok() {
+            self.watches_room = waits;
+        }
+    }
+
+    /// There will be no more words. The socket leaves the set, which would tell its end for ever.
+    fn close(&mut self, slot: SlotId, error: SocketError, now: Duration, set: &watch::Set) -> Option<Heard> {
+        set.0.delete(&self.socket).ok();
+        self.closed = Some(now);
+        match (self.exit, error) {
+            (Some(exit), _) => Some(Heard::Exited(slot, exit)),
+            // It is ending: the zygote says how.
+            (None, SocketError::Closed) => None,
+            (None, _) => {
+                tracing::warn!(%error, "a vault-manager's socket is broken");
+                Some(Heard::Broken(slot))
+            }
+        }
+    }
+}
+
+/// What the set tells of a socket: its slot and its tenant's serial.
+fn name(slot: SlotId, serial: u32) -> u64 {
+    u64::from(serial) << 32 | u64::from(slot.0)
+}
+
+fn named(name: u64) -> (SlotId, u32) {
+    let half = |value: u64| u32::try_from(value & u64::from(u32::MAX)).expect("32 bits");
+    (SlotId(half(name)), half(name >> 32))
 }

@@ -1,13 +1,17 @@
 //! The hot loop: one thread that owns router, sockets, zygote and the requests connection.
 //!
-//! It takes whatever is ready, feeds the router, and does what the router wants. Nothing in it waits for anything but the next event:
-//! store, keys and evidence are jobs for the other thread.
+//! At each wake-up it takes whatever is ready, feeds the router, does what the router wants, and writes the answers at once. Nothing in
+//! it waits for anything but the next event: store, keys and evidence are jobs for the other thread. It is one future with one poll
+//! function, because a hand-over between tasks costs more than most of what is handed over.
 
 use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use casemate_link::{Connection, Incoming, Replier};
+use casemate_link::{Answers, BusyPoll, CloseReason, Stream, Ticket, look_again};
 use casemate_protocol::codec;
 use casemate_protocol::error::{ErrorCode, Refusal};
 use casemate_protocol::frame::DeviceFrame;
@@ -16,13 +20,14 @@ use casemate_protocol::limits::NONCE_BYTES;
 use casemate_protocol::link::{
     LogEvent, LogLevel, REQUEST_BYTES, RefusalNumbers, RequestCall, RequestReply, Tuning, VaultNumbers,
 };
+use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::deletion::Deletion;
 use super::jobs::Job;
 use super::log::Log;
-use super::managers::{Heard, Managers, Said};
+use super::managers::{Heard, Managers};
 use super::memory::Memory;
 use super::node::Node;
 use super::router::{Action, Answer, Event, ManagerExit, Put, RequestId, Router, SlotId, StoreFailed, VaultView};
@@ -31,8 +36,6 @@ use crate::outside::Clock;
 use crate::watch;
 use crate::zygote::{ExitKind, Zygote, ZygoteError, ZygoteEvent};
 
-/// Things of one kind that are taken at one wake-up before the others get their turn.
-const BURST: usize = 256;
 /// How often memory is looked at.
 const MEMORY_INTERVAL: Duration = Duration::from_millis(500);
 /// The shortest nonce that evidence is made for.
@@ -53,6 +56,17 @@ pub enum Command {
     Evict(VaultId, oneshot::Sender<bool>),
     /// Drain; says when it is done.
     Drain(oneshot::Sender<()>),
+    /// Evidence that a stranger asked for.
+    Attested(Ticket, RequestReply),
+}
+
+/// A requests connection, and where its end is told.
+#[derive(Debug)]
+pub struct Requests {
+    /// The connection.
+    pub answers: Answers<Stream>,
+    /// Told when it has ended.
+    pub ended: oneshot::Sender<CloseReason>,
 }
 
 /// What this thread tells of itself.
@@ -76,8 +90,8 @@ pub enum ShellError {
     /// Without the zygote no vault-manager can be started or reaped.
     #[error(transparent)]
     Zygote(#[from] ZygoteError),
-    /// The zygote's socket cannot be watched.
-    #[error("the zygote's socket cannot be watched: {0}")]
+    /// The sockets of zygote and vault-managers cannot be watched.
+    #[error("the sockets of zygote and vault-managers cannot be watched: {0}")]
     Watch(#[from] std::io::Error),
     /// The other thread is gone.
     #[error("the supervisor's second thread has ended; the enclave must be started anew")]
@@ -102,25 +116,36 @@ pub struct ShellParts {
     /// Orders and results of the other thread.
     pub commands: mpsc::Receiver<Command>,
     /// Requests connections, one after the other.
-    pub connections: mpsc::Receiver<Connection>,
+    pub connections: mpsc::Receiver<Requests>,
 }
 
 #[derive(Debug)]
 struct Shell {
     router: Router,
     managers: Managers,
+    zygote: AsyncFd<Zygote>,
     node: Arc<Node>,
     clock: Arc<dyn Clock>,
     log: Log,
     jobs: mpsc::Sender<Job>,
-    callers: HashMap<RequestId, Replier>,
+    commands: mpsc::Receiver<Command>,
+    connections: mpsc::Receiver<Requests>,
+    requests: Option<Requests>,
+    /// For the next request, while none is in flight.
+    next: BusyPoll,
+    callers: HashMap<RequestId, Ticket>,
+    /// Answers of this round.
+    replies: Vec<(Ticket, RequestReply)>,
     next_request: RequestId,
+    heard: Vec<Heard>,
     actions: Vec<Action>,
     drains: Vec<oneshot::Sender<()>>,
     /// Operators who wait until a vault is closed. As many as the link's window at most.
     evictions: Vec<(VaultId, oneshot::Sender<bool>)>,
     is_drained: bool,
     memory: Memory,
+    memory_at: Instant,
+    timer: Pin<Box<Sleep>>,
 }
 
 /// Runs the loop until the supervisor must end.
@@ -128,108 +153,151 @@ struct Shell {
 /// # Errors
 /// Always: see [`ShellError`].
 pub async fn run(parts: ShellParts) -> Result<std::convert::Infallible, ShellError> {
-    let ShellParts { router, zygote, node, clock, log, jobs, mut commands, mut connections } = parts;
-    let (managers, mut said) = Managers::new();
-    let zygote = watch::zygote(zygote)?;
+    let ShellParts { router, zygote, node, clock, log, jobs, commands, connections } = parts;
+    let memory_at = Instant::now();
     let mut shell = Shell {
         router,
-        managers,
+        managers: Managers::new()?,
+        zygote: watch::zygote(zygote)?,
         node,
         clock,
         log,
         jobs,
+        commands,
+        connections,
+        requests: None,
+        next: BusyPoll::default(),
         callers: HashMap::new(),
+        replies: Vec::new(),
         next_request: 0,
+        heard: Vec::new(),
         actions: Vec::new(),
         drains: Vec::new(),
         evictions: Vec::new(),
         is_drained: false,
         memory: Memory::default(),
+        memory_at,
+        timer: Box::pin(tokio::time::sleep_until(memory_at)),
     };
-    let mut connection: Option<Connection> = None;
-    let mut memory_at = Instant::now();
-    loop {
-        let now = shell.clock.monotonic();
-        let wake = Instant::now() + shell.router.next_wake().saturating_sub(now);
-        tokio::select! {
-            incoming = next_incoming(&mut connection) => match incoming {
-                Some(incoming) => shell.incoming(incoming),
-                // Who waits on it can no longer be answered; what was begun runs to its end all the same.
-                None => connection = None,
-            },
-            Some(message) = said.recv() => {
-                shell.said(message);
-                for _ in 0..BURST {
-                    let Ok(message) = said.try_recv() else { break };
-                    shell.said(message);
-                }
-            }
-            ready = zygote.readable() => {
-                let mut ready = ready?;
-                while let Some(event) = zygote.get_ref().next_event()? {
-                    shell.zygote(event);
-                }
-                ready.clear_ready();
-            }
-            command = commands.recv() => match command {
-                Some(command) => shell.command(command),
-                None => return Err(ShellError::OtherThread),
-            },
-            Some(next) = connections.recv() => connection = Some(next),
-            () = tokio::time::sleep_until(wake.min(memory_at)) => {
-                if Instant::now() >= memory_at {
-                    memory_at = Instant::now() + MEMORY_INTERVAL;
-                    shell.housekeeping();
-                }
-                shell.event(Event::Tick);
-            }
-        }
-        if let Some(connection) = &mut connection {
-            for _ in 0..BURST {
-                let Ok(incoming) = connection.incoming.try_recv() else { break };
-                shell.incoming(incoming);
-            }
-        }
-        for _ in 0..BURST {
-            let Ok(command) = commands.try_recv() else { break };
-            shell.command(command);
-        }
-        shell.act(zygote.get_ref())?;
-    }
-}
-
-async fn next_incoming(connection: &mut Option<Connection>) -> Option<Incoming> {
-    match connection {
-        Some(connection) => connection.incoming.recv().await,
-        None => std::future::pending().await,
-    }
+    poll_fn(|cx| shell.poll(cx)).await
 }
 
 impl Shell {
+    /// Takes everything that is ready, in rounds, until nothing is; afterwards a waker is registered with all that can happen next.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<std::convert::Infallible, ShellError>> {
+        while self.poll_round(cx)? {
+            self.act()?;
+            self.flush(cx);
+        }
+        let now = std::time::Instant::now();
+        if !self.callers.is_empty() {
+            self.next.came(now);
+        } else if self.requests.is_some() && self.next.waits(now) {
+            look_again(cx);
+        }
+        Poll::Pending
+    }
+
+    /// One round: a burst of each kind. Says whether there was anything.
+    fn poll_round(&mut self, cx: &mut Context<'_>) -> Result<bool, ShellError> {
+        let mut any = self.poll_requests(cx) | self.poll_time(cx);
+        if let Poll::Ready(polled) = self.managers.poll_hear(cx, self.clock.monotonic(), &mut self.heard) {
+            polled?;
+            any = true;
+            let mut heard = std::mem::take(&mut self.heard);
+            heard.drain(..).for_each(|heard| self.heard(heard));
+            self.heard = heard;
+        }
+        while let Poll::Ready(command) = self.commands.poll_recv(cx) {
+            any = true;
+            self.command(command.ok_or(ShellError::OtherThread)?);
+        }
+        while let Poll::Ready(ready) = self.zygote.poll_read_ready(cx) {
+            any = true;
+            ready?.clear_ready();
+            while let Some(event) = self.zygote.get_ref().next_event()? {
+                self.zygote(event);
+            }
+        }
+        Ok(any)
+    }
+
+    fn poll_requests(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut any = false;
+        while let Poll::Ready(Some(next)) = self.connections.poll_recv(cx) {
+            any = true;
+            self.requests = Some(next);
+        }
+        let Some(mut requests) = self.requests.take() else { return any };
+        match requests.answers.poll_receive(cx, |ticket, body| self.incoming(ticket, body)) {
+            Poll::Ready(Ok(())) => any = true,
+            Poll::Pending => {}
+            // Who waits on it can no longer be answered; what was begun runs to its end all the same.
+            Poll::Ready(Err(reason)) => {
+                let _ = requests.ended.send(reason);
+                return true;
+            }
+        }
+        self.requests = Some(requests);
+        any
+    }
+
+    /// Deadlines come in nearly ascending order: a timer that is set early enough is left as it is, and asked again when it fires.
+    fn poll_time(&mut self, cx: &mut Context<'_>) -> bool {
+        let now = Instant::now();
+        let router = now + self.router.next_wake().saturating_sub(self.clock.monotonic());
+        let stalls = self.requests.as_ref().and_then(|requests| requests.answers.stalls_at());
+        let first = stalls.into_iter().fold(router.min(self.memory_at), Instant::min);
+        if first > now {
+            if self.timer.deadline() > first || self.timer.deadline() <= now {
+                self.timer.as_mut().reset(first);
+            }
+            if self.timer.as_mut().poll(cx).is_pending() {
+                return false;
+            }
+        }
+        if now >= self.memory_at {
+            self.memory_at = now + MEMORY_INTERVAL;
+            self.housekeeping();
+        }
+        self.event(Event::Tick);
+        true
+    }
+
+    fn flush(&mut self, cx: &mut Context<'_>) {
+        let Some(requests) = &mut self.requests else { return self.replies.clear() };
+        for (ticket, reply) in self.replies.drain(..) {
+            requests.answers.answer(&ticket, codec::encode(&reply).into());
+        }
+        if let Err(reason) = requests.answers.poll_flush(cx)
+            && let Some(requests) = self.requests.take()
+        {
+            let _ = requests.ended.send(reason);
+        }
+    }
+
     fn event(&mut self, event: Event) {
         let now = self.clock.monotonic();
         self.router.handle(event, now, &mut self.actions);
     }
 
-    fn incoming(&mut self, incoming: Incoming) {
-        // Nothing on this connection goes without an answer, so a notice is nothing that this version knows.
-        let Incoming::Call { body, reply, .. } = incoming else { return };
-        match codec::decode(&body, REQUEST_BYTES) {
+    fn incoming(&mut self, reply: Ticket, body: &[u8]) {
+        match codec::decode(body, REQUEST_BYTES) {
             Ok(RequestCall::Vault { vault, deadline_ms, frame }) => self.request(vault, deadline_ms, frame, reply),
             Ok(RequestCall::Attest { nonce }) => self.attest(nonce, reply),
             Err(_) => {
                 self.router.bad_frame();
-                refuse(reply, Refusal::new(ErrorCode::Malformed));
+                self.refuse(reply, Refusal::new(ErrorCode::Malformed));
             }
         }
     }
 
-    fn request(&mut self, vault: VaultId, deadline_ms: u32, frame: Vec<u8>, reply: Replier) {
+    fn request(&mut self, vault: VaultId, deadline_ms: u32, frame: Vec<u8>, reply: Ticket) {
         let peek = match DeviceFrame::peek(&frame) {
             Ok(peek) => peek,
             Err(code) => {
                 self.router.bad_frame();
-                return refuse(reply, Refusal::new(code));
+                return self.refuse(reply, Refusal::new(code));
             }
         };
         // What the device wants, or what is left of it by the parent's count.
@@ -240,23 +308,17 @@ impl Shell {
         self.event(Event::Request { id, vault, remaining, kind: peek.kind, frame });
     }
 
-    fn attest(&mut self, nonce: Vec<u8>, reply: Replier) {
+    fn attest(&mut self, nonce: Vec<u8>, reply: Ticket) {
         if !(NONCE_MIN..=NONCE_BYTES).contains(&nonce.len()) {
-            return refuse(reply, Refusal::field(ErrorCode::InvalidArgument, "nonce"));
+            return self.refuse(reply, Refusal::field(ErrorCode::InvalidArgument, "nonce"));
         }
         if let Err(refusal) = self.router.admit_attest(self.clock.monotonic()) {
-            return refuse(reply, refusal);
+            return self.refuse(reply, refusal);
         }
         if let Err(error) = self.jobs.try_send(Job::Attest(nonce, reply))
             && let Job::Attest(_, reply) = error.into_inner()
         {
-            refuse(reply, Refusal::retry(ErrorCode::Busy, 100));
-        }
-    }
-
-    fn said(&mut self, said: Said) {
-        if let Some(heard) = self.managers.hear(said, self.clock.monotonic()) {
-            self.heard(heard);
+            self.refuse(reply, Refusal::retry(ErrorCode::Busy, 100));
         }
     }
 
@@ -292,6 +354,7 @@ impl Shell {
         // Who asked may have given up meanwhile; then nobody needs the answer.
         match command {
             Command::Event(event) => self.event(event),
+            Command::Attested(ticket, reply) => self.replies.push((ticket, reply)),
             Command::Tune(tuning) => self.event(Event::Tuning(tuning)),
             Command::Numbers(answer) => {
                 let numbers = Numbers {
@@ -336,11 +399,13 @@ impl Shell {
     }
 
     /// Does everything that the router wants done, and what it wants done because of that.
-    fn act(&mut self, zygote: &Zygote) -> Result<(), ZygoteError> {
+    fn act(&mut self) -> Result<(), ZygoteError> {
         while !self.actions.is_empty() {
-            for action in std::mem::take(&mut self.actions) {
-                self.perform(action, zygote)?;
-            }
+            let mut actions = std::mem::take(&mut self.actions);
+            actions.drain(..).try_for_each(|action| self.perform(action))?;
+            // Its room is kept for the next round.
+            actions.append(&mut self.actions);
+            self.actions = actions;
         }
         let closed = |(vault, _): &mut (VaultId, _)| !self.router.is_closing(*vault);
         for (_, answer) in self.evictions.extract_if(.., closed) {
@@ -349,22 +414,24 @@ impl Shell {
         Ok(())
     }
 
-    fn perform(&mut self, action: Action, zygote: &Zygote) -> Result<(), ZygoteError> {
+    fn perform(&mut self, action: Action) -> Result<(), ZygoteError> {
         match action {
             Action::Answer { id, answer } => self.answer(id, answer),
-            Action::Spawn { slot, memory_bytes } => match self.managers.spawn(slot, memory_bytes, zygote) {
-                Ok(()) => {}
-                Err(ZygoteError::Gone) => return Err(ZygoteError::Gone),
-                // No descriptor, no memory or too many spawns: this one fails, the node goes on.
-                Err(_) => self.event(Event::SpawnFailed { slot }),
-            },
+            Action::Spawn { slot, memory_bytes } => {
+                match self.managers.spawn(slot, memory_bytes, self.zygote.get_ref()) {
+                    Ok(()) => {}
+                    Err(ZygoteError::Gone) => return Err(ZygoteError::Gone),
+                    // No descriptor, no memory or too many spawns: this one fails, the node goes on.
+                    Err(_) => self.event(Event::SpawnFailed { slot }),
+                }
+            }
             Action::Send { slot, message } => self.send(slot, &message),
             Action::SendHello { slot, vault, static_key, id, deadline_ms, frame } => {
                 // Without credentials a vault-manager refuses the hello; there is evidence before the first request comes.
                 let credentials = self.node.credentials(vault, static_key).map(Box::new);
                 self.send(slot, &ToManager::Request { id, deadline_ms, frame, credentials });
             }
-            Action::Kill { slot } => zygote.kill(crate::zygote::Slot(slot.0))?,
+            Action::Kill { slot } => self.zygote.get_ref().kill(crate::zygote::Slot(slot.0))?,
             Action::Release { slot } => self.managers.release(slot),
             Action::LoadNewest { slot, op, vault } => self.job(Job::LoadNewest(slot, op, vault)),
             Action::Load { slot, op, vault } => self.job(Job::Load(slot, op, vault)),
@@ -393,8 +460,8 @@ impl Shell {
             return;
         };
         match answer {
-            Answer::Frame(frame) => reply.reply(codec::encode(&RequestReply::Frame(frame)).into()),
-            Answer::Refused(refusal) => refuse(reply, refusal),
+            Answer::Frame(frame) => self.replies.push((reply, RequestReply::Frame(frame))),
+            Answer::Refused(refusal) => self.refuse(reply, refusal),
         }
     }
 
@@ -402,6 +469,10 @@ impl Shell {
         if !self.managers.send(slot, message) {
             self.event(Event::Broken { slot });
         }
+    }
+
+    fn refuse(&mut self, reply: Ticket, refusal: Refusal) {
+        self.replies.push((reply, RequestReply::Refused(refusal)));
     }
 
     /// Gives work to the other thread. A result comes in any case: from there, or, when it has no room, from here.
@@ -417,12 +488,8 @@ impl Shell {
             Job::Put(slot, op, _, _) => Event::PutDone { slot, op, put: Put::NotSent },
             Job::ReadBack(slot, op, _) => Event::ReadBack { slot, op, result: Err(StoreFailed) },
             Job::WarmShardKey(..) | Job::Delete(_) => return,
-            Job::Attest(_, reply) => return refuse(reply, Refusal::retry(ErrorCode::Busy, 100)),
+            Job::Attest(_, reply) => return self.refuse(reply, Refusal::retry(ErrorCode::Busy, 100)),
         };
         self.event(event);
     }
-}
-
-fn refuse(reply: Replier, refusal: Refusal) {
-    reply.reply(codec::encode(&RequestReply::Refused(refusal)).into());
 }

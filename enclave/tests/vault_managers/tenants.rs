@@ -1,16 +1,16 @@
 //! A zygote with vault-managers, as the tests hold it.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use casemate_enclave::ipc::{FromManager, ToManager};
 use casemate_enclave::sandbox::{Layer, SandboxOptions};
 use casemate_enclave::socket::{SocketError, pair};
-use casemate_enclave::supervisor_socket::{Sender, SupervisorSocket};
+use casemate_enclave::supervisor_socket::SupervisorSocket;
 use casemate_enclave::zygote::{ExitKind, Slot, Zygote, ZygoteError, ZygoteEvent};
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::unistd::geteuid;
-use tokio::runtime::{Builder, Runtime};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) const MEMORY_BYTES: u64 = 32 * 1024 * 1024;
@@ -30,7 +30,6 @@ pub(crate) fn options(waived: &[Layer]) -> SandboxOptions {
 
 pub(crate) struct House {
     pub(crate) zygote: Zygote,
-    pub(crate) runtime: Runtime,
     events: Vec<ZygoteEvent>,
 }
 
@@ -39,14 +38,12 @@ pub(crate) struct Tenant {
     pub(crate) pid: i32,
     pub(crate) clone_micros: u32,
     socket: SupervisorSocket,
-    sender: Sender,
 }
 
 impl House {
     pub(crate) fn open(waived: &[Layer]) -> Self {
         let zygote = Zygote::start(&options(waived)).unwrap();
-        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        Self { zygote, runtime, events: Vec::new() }
+        Self { zygote, events: Vec::new() }
     }
 
     /// A vault-manager that has said that it is ready.
@@ -54,29 +51,22 @@ impl House {
         let slot = Slot(slot);
         let (ours, theirs) = pair().unwrap();
         self.zygote.spawn(slot, theirs, MEMORY_BYTES).unwrap();
-        let mut socket = {
-            let _inside = self.runtime.enter();
-            SupervisorSocket::new(ours).unwrap()
-        };
-        let ready = self.hear(&mut socket).unwrap();
+        let mut socket = SupervisorSocket::new(ours);
+        let ready = hear(&mut socket).unwrap();
         assert!(matches!(ready, FromManager::Ready { .. }), "{ready:?}");
         let (pid, clone_micros) = self.event(|event| match event {
             ZygoteEvent::Spawned { slot: of, pid, micros } if of == slot => Some((pid, micros)),
             _ => None,
         });
-        let sender = socket.sender();
-        Tenant { slot, pid, clone_micros, socket, sender }
-    }
-
-    fn hear(&self, socket: &mut SupervisorSocket) -> Result<FromManager, SocketError> {
-        self.runtime.block_on(async { tokio::time::timeout(PATIENCE, socket.recv()).await.unwrap() })
+        Tenant { slot, pid, clone_micros, socket }
     }
 
     /// Asks a vault-manager to do something; what it answers, or nothing when it has ended.
+    #[expect(clippy::unused_self, reason = "nobody is asked whose house has fallen")]
     pub(crate) fn ask(&self, tenant: &mut Tenant, deed: &str) -> Option<Vec<u8>> {
         let request = ToManager::Request { id: 7, deadline_ms: 1000, frame: deed.into(), credentials: None };
-        tenant.sender.try_send(&request).unwrap();
-        match self.hear(&mut tenant.socket) {
+        tenant.socket.try_send(&request).unwrap();
+        match hear(&mut tenant.socket) {
             Ok(FromManager::Reply { id: 7, frame }) => Some(frame),
             Ok(other) => panic!("{other:?}"),
             Err(SocketError::Closed) => None,
@@ -113,6 +103,18 @@ impl House {
             ZygoteEvent::Exited { slot: of, status } if of == slot => Some(status),
             _ => None,
         })
+    }
+}
+
+/// The next message of a vault-manager, within [`PATIENCE`].
+fn hear(socket: &mut SupervisorSocket) -> Result<FromManager, SocketError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(message) = socket.try_recv()? {
+            return Ok(message);
+        }
+        assert!(Instant::now() < deadline, "nothing came");
+        poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)], 1000_u16).unwrap();
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use casemate_protocol::limits;
-use casemate_protocol::record::{Assembler, Bounds, HEADER_BYTES, Header, StreamId};
+use casemate_protocol::record::{Assembler, Bounds, Header, StreamId, next_header};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 
@@ -75,22 +75,7 @@ impl<'a> Inbound<'a> {
     /// Takes every whole record out of `buffer`.
     fn take_all(&mut self, buffer: &mut BytesMut) -> Result<(), CloseReason> {
         loop {
-            let header = match self.header {
-                Some(header) => header,
-                None => match buffer.first_chunk::<HEADER_BYTES>() {
-                    Some(bytes) => {
-                        let header = Header::parse(bytes)?;
-                        buffer.advance(HEADER_BYTES);
-                        self.header = Some(header);
-                        header
-                    }
-                    None => return Ok(()),
-                },
-            };
-            if buffer.len() < header.payload_len {
-                return Ok(());
-            }
-            self.header = None;
+            let Some(header) = next_header(buffer, &mut self.header)? else { return Ok(()) };
             let payload = if header.payload_len <= COPY_BYTES {
                 let copy = Bytes::copy_from_slice(&buffer[..header.payload_len]);
                 buffer.advance(header.payload_len);
