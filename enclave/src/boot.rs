@@ -133,6 +133,12 @@ fn supervise(parts: Parts) -> Result<std::convert::Infallible, BootError> {
     for layer in &parts.sandbox.waived {
         log.tell(LogLevel::Warn, LogEvent::LayerWaived, Some(layer.number().into()));
     }
+    for layer in zygote.layers_absent() {
+        tracing::warn!(%layer, "a sandbox layer is absent for want of a controller");
+        log.tell(LogLevel::Warn, LogEvent::LayerAbsent, Some(layer.number().into()));
+    }
+    let waived = parts.sandbox.waived.iter().map(|layer| format!("{layer}: waived"));
+    let absent = zygote.layers_absent().iter().map(|layer| format!("{layer}: no controller"));
 
     let (commands, command_receiver) = mpsc::channel(COMMANDS);
     let (jobs, job_receiver) = mpsc::channel(JOBS);
@@ -166,6 +172,7 @@ fn supervise(parts: Parts) -> Result<std::convert::Infallible, BootError> {
         log: log.clone(),
         clock: Arc::clone(&parts.clock),
         sandbox: zygote.layers_in_force().iter().map(ToString::to_string).collect(),
+        sandbox_missing: waived.chain(absent).collect(),
     };
     let other = OtherThread {
         dialler: Arc::clone(&dialler),

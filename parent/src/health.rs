@@ -242,6 +242,7 @@ pub fn page(node: &str, cluster: &str, observed: &Observed) -> Value {
             "measurements": { "pcr0": pcr(0), "pcr1": pcr(1), "pcr2": pcr(2) },
             "evidence_age_s": health.evidence_age_s,
             "sandbox": health.sandbox,
+            "sandbox_missing": health.sandbox_missing,
         },
         "nats": {
             "connected": observed.nats.connected,
@@ -277,6 +278,7 @@ pub fn page(node: &str, cluster: &str, observed: &Observed) -> Value {
             "evicted": health.vaults.evicted,
             "opened": health.vaults.opened,
             "crashed": health.vaults.crashed,
+            "sandbox_killed": health.vaults.sandbox_killed,
             "stuck": health.vaults.stuck,
             "requests": health.vaults.requests,
             "refused": health.vaults.refused,

@@ -135,6 +135,7 @@ pub fn enclave(health: &EnclaveHealth) {
         ("evicted", vaults.evicted),
         ("opened", vaults.opened),
         ("crashed", vaults.crashed),
+        ("sandbox_killed", vaults.sandbox_killed),
         ("stuck", vaults.stuck),
         ("requests", vaults.requests),
         ("refused", vaults.refused),

@@ -411,6 +411,7 @@ log_events! {
     22 CredentialsReceived "IAM credentials were received"
     23 ManagerProtocol "a vault-manager broke the socket's protocol and was killed"
     24 LayerWaived "a sandbox layer was waived by name; value: the layer"
+    25 LayerAbsent "a sandbox layer is absent for want of a controller; value: the layer"
 }
 
 /// Limits and time-outs, from the parent: they can only deny service.
@@ -522,6 +523,10 @@ pub struct EnclaveHealth {
     #[n(12)]
     #[cbor(default)]
     pub refusals: RefusalNumbers,
+    /// The sandbox layers that are not in force: name, colon, reason.
+    #[cbor(n(13), with = "codec::AtMost::<TOLD_WORDS>")]
+    #[cbor(default)]
+    pub sandbox_missing: Vec<String>,
 }
 
 macro_rules! refusal_numbers {
@@ -579,7 +584,7 @@ pub struct VaultNumbers {
     /// Cold starts.
     #[n(5)]
     pub opened: u64,
-    /// Vault-managers that died by themselves.
+    /// Vault-managers that died by themselves, but not by their sandbox.
     #[n(6)]
     pub crashed: u64,
     /// Vault-managers killed because they did not answer.
@@ -594,6 +599,10 @@ pub struct VaultNumbers {
     /// Sum of cold start times, microseconds.
     #[n(10)]
     pub open_us: u64,
+    /// Vault-managers that made a forbidden system call. A sound one never does: an alarm.
+    #[n(11)]
+    #[cbor(default)]
+    pub sandbox_killed: u64,
 }
 
 /// The key service in numbers.
@@ -681,11 +690,12 @@ mod tests {
             memory_bytes: 0,
         };
         let vaults = |count| ControlReply::Vaults(vec![info.clone(); count]);
-        let health = |sandbox, reasons| {
+        let health = |sandbox, reasons, missing| {
             let words = |count| vec![String::new(); count];
             ControlReply::Health(Box::new(EnclaveHealth {
                 sandbox: words(sandbox),
                 reasons: words(reasons),
+                sandbox_missing: words(missing),
                 ..EnclaveHealth::default()
             }))
         };
@@ -695,7 +705,8 @@ mod tests {
         assert!(is_read(&BlobReply::Versions(vec![0; TOLD_VERSIONS])));
         assert!(!is_read(&BlobReply::Versions(vec![0; TOLD_VERSIONS + 1])));
         assert!(is_read(&vaults(TOLD_VAULTS)) && !is_read(&vaults(TOLD_VAULTS + 1)));
-        assert!(is_read(&health(TOLD_WORDS, TOLD_WORDS)));
-        assert!(!is_read(&health(TOLD_WORDS + 1, 0)) && !is_read(&health(0, TOLD_WORDS + 1)));
+        assert!(is_read(&health(TOLD_WORDS, TOLD_WORDS, TOLD_WORDS)));
+        assert!(!is_read(&health(TOLD_WORDS + 1, 0, 0)) && !is_read(&health(0, TOLD_WORDS + 1, 0)));
+        assert!(!is_read(&health(0, 0, TOLD_WORDS + 1)));
     }
 }

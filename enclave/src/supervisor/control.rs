@@ -57,6 +57,8 @@ pub struct Control {
     pub clock: Arc<dyn Clock>,
     /// The sandbox layers in force, by name.
     pub sandbox: Vec<String>,
+    /// The sandbox layers that are not, each with the reason.
+    pub sandbox_missing: Vec<String>,
 }
 
 impl Control {
@@ -207,6 +209,7 @@ impl Control {
             measurements: self.node.measurements().pcrs.concat(),
             evidence_age_s: age.map(|age| age.as_secs()),
             sandbox: self.sandbox.clone(),
+            sandbox_missing: self.sandbox_missing.clone(),
             vaults: numbers.vaults,
             kms: kms.map_or_else(KmsNumbers::default, |kms| KmsNumbers {
                 state: kms.state.as_str().to_owned(),

@@ -12,6 +12,8 @@ use crate::sandbox::SLOTS;
 const OWN_DESCRIPTORS: u64 = 128;
 /// Processes and threads that are not vault-managers.
 const OTHER_PROCESSES: u64 = 256;
+/// PID namespaces of others, and of vault-managers whose end the kernel has not cleared away yet.
+const OTHER_NAMESPACES: u64 = 16;
 /// Fewer vaults than this make no node.
 const FEWEST: u32 = 8;
 
@@ -26,6 +28,8 @@ pub enum Bound {
     PidMax,
     /// `/proc/sys/kernel/threads-max`.
     ThreadsMax,
+    /// `/proc/sys/user/max_pid_namespaces`: one for each vault-manager.
+    PidNamespaces,
     /// The uids that are set aside.
     Slots,
 }
@@ -37,6 +41,7 @@ impl fmt::Display for Bound {
             Self::FileMax => "/proc/sys/fs/file-max",
             Self::PidMax => "/proc/sys/kernel/pid_max",
             Self::ThreadsMax => "/proc/sys/kernel/threads-max",
+            Self::PidNamespaces => "/proc/sys/user/max_pid_namespaces",
             Self::Slots => "the number of uids set aside for vault-managers",
         })
     }
@@ -81,12 +86,13 @@ pub fn capacity() -> Result<Capacity, MachineError> {
         (Bound::FileMax, read("/proc/sys/fs/file-max").saturating_sub(OWN_DESCRIPTORS) / 2),
         (Bound::PidMax, read("/proc/sys/kernel/pid_max").saturating_sub(OTHER_PROCESSES)),
         (Bound::ThreadsMax, read("/proc/sys/kernel/threads-max").saturating_sub(OTHER_PROCESSES)),
+        (Bound::PidNamespaces, read("/proc/sys/user/max_pid_namespaces").saturating_sub(OTHER_NAMESPACES)),
         (Bound::Slots, SLOTS.into()),
     ];
     judge(bounds)
 }
 
-fn judge(bounds: [(Bound, u64); 5]) -> Result<Capacity, MachineError> {
+fn judge(bounds: [(Bound, u64); 6]) -> Result<Capacity, MachineError> {
     let (bound, slots) = bounds.into_iter().min_by_key(|(_, slots)| *slots).unwrap_or((Bound::Slots, SLOTS.into()));
     let vaults = vaults_in(u32::try_from(slots).unwrap_or(u32::MAX));
     if vaults < FEWEST { Err(MachineError::TooSmall { vaults, bound }) } else { Ok(Capacity { vaults, bound }) }
@@ -135,6 +141,7 @@ mod tests {
                 (Bound::FileMax, many),
                 (Bound::PidMax, many),
                 (Bound::ThreadsMax, many),
+                (Bound::PidNamespaces, many),
                 (Bound::Slots, many),
             ]
         };

@@ -87,6 +87,7 @@ pub struct Zygote {
     control: OwnedFd,
     process: Child,
     layers: Vec<Layer>,
+    absent: Vec<Layer>,
     waiting: Mutex<Waiting>,
 }
 
@@ -116,18 +117,21 @@ impl Zygote {
             .process_group(0)
             .spawn()
             .map_err(ZygoteError::Exec)?;
-        let zygote = Self { control, process, layers: options.layers(), waiting: Mutex::default() };
+        let mut zygote =
+            Self { control, process, layers: options.layers(), absent: Vec::new(), waiting: Mutex::default() };
         zygote.begin(options)?;
         Ok(zygote)
     }
 
-    fn begin(&self, options: &SandboxOptions) -> Result<(), ZygoteError> {
+    fn begin(&mut self, options: &SandboxOptions) -> Result<(), ZygoteError> {
         let deadline = Instant::now() + START_DEADLINE;
         self.queue(Command::Configure(options.clone()), None)?;
         match self.wait(deadline)? {
-            Event::Ready => {}
+            Event::Ready(absent) => self.absent = absent,
+            Event::LayerFailed(failure) => return Err(probe::not_in_force(failure)),
             _ => return Err(ZygoteError::Protocol),
         }
+        self.layers.retain(|layer| !self.absent.contains(layer));
         let (ours, theirs) = pair()?;
         let slot = Slot(0);
         self.queue(Command::Probe { slot, memory_bytes: PROBE_MEMORY_BYTES }, Some(theirs))?;
@@ -188,7 +192,7 @@ impl Zygote {
                 Event::Exited { slot, status } => ZygoteEvent::Exited { slot, status },
                 // Said so that each command has an event, after which the next one is sent.
                 Event::Killing | Event::NothingToKill => continue,
-                Event::Ready => return Err(ZygoteError::Protocol),
+                Event::Ready(_) | Event::LayerFailed(_) => return Err(ZygoteError::Protocol),
             }));
         }
     }
@@ -196,6 +200,11 @@ impl Zygote {
     /// The layers around every vault-manager; each was seen to hold at start.
     pub fn layers_in_force(&self) -> &[Layer] {
         &self.layers
+    }
+
+    /// Layers that were not waived and are not in force, for want of a controller.
+    pub fn layers_absent(&self) -> &[Layer] {
+        &self.absent
     }
 
     /// The zygote's process id.

@@ -13,14 +13,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::sockopt::SockType as SocketType;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockType, getsockopt, recvmsg, send};
-use nix::unistd::{Pid, getpid};
 
 use super::Slot;
 use super::child::{self, Manager, Purpose};
 use super::children::Children;
 use super::message::{Command, Event, MESSAGE_BYTES};
-use super::process::{self, Side};
-use crate::sandbox::{self, FilterError, Sandbox, SandboxOptions};
+use super::process::{self, CloneError, Side};
+use crate::sandbox::{self, FilterError, Sandbox, SandboxOptions, Unprepared};
 
 /// The zygote's name in `ps`; its children carry their own.
 const NAME: &std::ffi::CStr = c"vault-zygote";
@@ -36,6 +35,8 @@ enum KeeperError {
     Protocol,
     #[error(transparent)]
     Filter(#[from] FilterError),
+    #[error("the zygote cannot turn back to its own PID namespace after a fork: {0}")]
+    Astray(Errno),
     #[error("a system call failed: {0}")]
     System(#[from] Errno),
 }
@@ -84,10 +85,15 @@ fn serve(run_manager: Manager) -> Result<(), KeeperError> {
         Received::Command(..) => return Err(KeeperError::Protocol),
         Received::SupervisorGone => return Ok(()),
     };
-    let sandbox = Sandbox::prepare(&options)?;
+    let sandbox = match Sandbox::prepare(&options, process::pidfd_of_self()?) {
+        Ok(sandbox) => sandbox,
+        Err(Unprepared::Filter(error)) => return Err(error.into()),
+        Err(Unprepared::Layer(failure)) => return tell(control, &Event::LayerFailed(failure)),
+    };
     let children = Children::new()?;
-    let mut keeper = Keeper { control, options, sandbox, children, zygote: getpid(), run_manager };
-    let served = keeper.tell(Event::Ready).and_then(|()| keeper.keep(&deaths));
+    let ready = Event::Ready(sandbox.absent().to_vec());
+    let mut keeper = Keeper { control, options, sandbox, children, run_manager };
+    let served = keeper.tell(&ready).and_then(|()| keeper.keep(&deaths));
     keeper.end_all()?;
     match served {
         // The supervisor went away while it was being told something.
@@ -101,7 +107,6 @@ struct Keeper<'a> {
     options: SandboxOptions,
     sandbox: Sandbox,
     children: Children,
-    zygote: Pid,
     run_manager: Manager,
 }
 
@@ -138,14 +143,14 @@ impl Keeper<'_> {
                 self.spawn(slot, memory_bytes, socket, Purpose::Probe)
             }
             (&Command::Kill { slot }, None) => {
-                let Some(pid) = self.children.get(slot) else { return self.tell(Event::NothingToKill) };
+                let Some(pid) = self.children.get(slot) else { return self.tell(&Event::NothingToKill) };
                 // Its number cannot have gone to another process: nobody else reaps it.
                 kill(pid, Signal::SIGKILL)?;
-                self.tell(Event::Killing)
+                self.tell(&Event::Killing)
             }
             // The kernel drops the socket of a message when the zygote is out of descriptors.
             (&(Command::Spawn { slot, .. } | Command::Probe { slot, .. }), None) => {
-                self.tell(Event::SpawnFailed { slot, errno: Errno::EMFILE })
+                self.tell(&Event::SpawnFailed { slot, errno: Errno::EMFILE })
             }
             (Command::Configure(_), _) | (Command::Kill { .. }, Some(_)) => Err(KeeperError::Protocol),
         }
@@ -155,25 +160,26 @@ impl Keeper<'_> {
         let begun = Instant::now();
         let id = self.options.uid_base.checked_add(slot.0);
         let (Some(id), true) = (id, self.children.is_free(slot)) else {
-            return self.tell(Event::SpawnFailed { slot, errno: Errno::EBUSY });
+            return self.tell(&Event::SpawnFailed { slot, errno: Errno::EBUSY });
         };
-        let cell = sandbox::Cell { id, memory_bytes, zygote: self.zygote };
-        match process::clone_zygote() {
+        let cell = sandbox::Cell { id, memory_bytes };
+        match process::clone_zygote(&self.sandbox) {
             Ok(Side::Child) => child::live(socket, &self.sandbox, &cell, purpose),
             Ok(Side::Zygote(pid)) => {
                 self.children.put(slot, pid);
                 drop(socket);
                 let micros = u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX);
-                self.tell(Event::Spawned { slot, pid: pid.as_raw(), micros })
+                self.tell(&Event::Spawned { slot, pid: pid.as_raw(), micros })
             }
-            Err(errno) => self.tell(Event::SpawnFailed { slot, errno }),
+            Err(CloneError::Refused(errno)) => self.tell(&Event::SpawnFailed { slot, errno }),
+            Err(CloneError::Astray(errno)) => Err(KeeperError::Astray(errno)),
         }
     }
 
     fn reap_all(&mut self) -> Result<(), KeeperError> {
         while let Some((pid, status)) = process::reap(false)? {
             if let Some(slot) = self.children.remove(pid) {
-                self.tell(Event::Exited { slot, status })?;
+                self.tell(&Event::Exited { slot, status })?;
             }
         }
         Ok(())
@@ -190,14 +196,18 @@ impl Keeper<'_> {
         Ok(())
     }
 
-    /// May wait for the supervisor, which in turn never waits for the zygote; a supervisor that ends breaks the wait.
-    fn tell(&self, event: Event) -> Result<(), KeeperError> {
-        loop {
-            match send(self.control.as_raw_fd(), &event.write(), MsgFlags::MSG_NOSIGNAL) {
-                Ok(_) => return Ok(()),
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
+    fn tell(&self, event: &Event) -> Result<(), KeeperError> {
+        tell(self.control, event)
+    }
+}
+
+/// May wait for the supervisor, which in turn never waits for the zygote; a supervisor that ends breaks the wait.
+fn tell(control: BorrowedFd<'_>, event: &Event) -> Result<(), KeeperError> {
+    loop {
+        match send(control.as_raw_fd(), &event.write(), MsgFlags::MSG_NOSIGNAL) {
+            Ok(_) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
         }
     }
 }

@@ -14,6 +14,9 @@ pub(super) const MESSAGE_BYTES: usize = 24;
 /// A manager that could not put up a layer says which by its exit code: this and the layer's number. (Nothing trusts the code:
 /// a manager that exits with it on purpose raises an alarm about itself.)
 pub(super) const LAYER_FAILED_CODE: i32 = 0xe0;
+/// A manager that aborts exits with what a shell would show for it: the first process of a PID namespace cannot be ended by a signal
+/// that comes from inside, other than a fault.
+pub(super) const ABORTED_CODE: i32 = 128 + libc::SIGABRT;
 
 /// `tag ‖ kind ‖ 2 zero bytes ‖ u32 a ‖ u64 b ‖ u64 c`, big endian.
 #[derive(Debug, Default)]
@@ -54,6 +57,17 @@ fn errno_word(errno: Errno) -> u64 {
     u64::from((errno as i32).unsigned_abs())
 }
 
+/// Without an error number: zero.
+fn failure_words(LayerFailure { layer, errno }: LayerFailure) -> Words {
+    Words { kind: layer.number(), b: errno.map_or(0, errno_word), ..Words::default() }
+}
+
+fn failure(words: &Words) -> Option<LayerFailure> {
+    let errno = Words::number(words.b)?;
+    let errno = (errno != 0).then(|| Errno::from_raw(errno));
+    Some(LayerFailure { layer: Layer::from_number(words.kind)?, errno })
+}
+
 /// Supervisor to zygote.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Command {
@@ -71,7 +85,7 @@ impl Command {
     pub(super) fn write(&self) -> [u8; MESSAGE_BYTES] {
         match self {
             Self::Configure(options) => {
-                Words { tag: 1, a: options.uid_base, b: u64::from(options.waived_bits()), ..Words::default() }
+                Words { tag: 1, a: options.uid_base, b: u64::from(Layer::to_bits(&options.waived)), ..Words::default() }
             }
             Self::Spawn { slot, memory_bytes } => Words { tag: 2, a: slot.0, b: *memory_bytes, ..Words::default() },
             Self::Probe { slot, memory_bytes } => Words { tag: 3, a: slot.0, b: *memory_bytes, ..Words::default() },
@@ -84,7 +98,10 @@ impl Command {
         let words = Words::read(bytes)?;
         let slot = Slot(words.a);
         Some(match words.tag {
-            1 => Self::Configure(SandboxOptions::from_bits(words.a, u32::try_from(words.b).ok()?)),
+            1 => {
+                let waived = Layer::from_bits(u32::try_from(words.b).ok()?);
+                Self::Configure(SandboxOptions { uid_base: words.a, waived })
+            }
             2 => Self::Spawn { slot, memory_bytes: words.b },
             3 => Self::Probe { slot, memory_bytes: words.b },
             4 => Self::Kill { slot },
@@ -94,10 +111,12 @@ impl Command {
 }
 
 /// Zygote to supervisor. Every command but the first has at least one event, so that events alone can pace the queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Event {
-    /// Configured.
-    Ready,
+    /// Configured; the layers that are absent for want of a controller.
+    Ready(Vec<Layer>),
+    /// Not configured: this layer cannot be made, or did not take effect. The zygote ends.
+    LayerFailed(LayerFailure),
     Spawned {
         slot: Slot,
         pid: i32,
@@ -118,10 +137,11 @@ pub(super) enum Event {
 }
 
 impl Event {
-    pub(super) fn write(self) -> [u8; MESSAGE_BYTES] {
+    pub(super) fn write(&self) -> [u8; MESSAGE_BYTES] {
         let words = Words::default();
-        match self {
-            Self::Ready => Words { tag: 1, ..words },
+        match *self {
+            Self::Ready(ref absent) => Words { tag: 1, b: u64::from(Layer::to_bits(absent)), ..words },
+            Self::LayerFailed(failure) => Words { tag: 7, ..failure_words(failure) },
             Self::Spawned { slot, pid, micros } => {
                 Words { tag: 2, a: slot.0, b: u64::from(pid.unsigned_abs()), c: u64::from(micros), ..words }
             }
@@ -145,7 +165,7 @@ impl Event {
         let words = Words::read(bytes)?;
         let slot = Slot(words.a);
         Some(match words.tag {
-            1 => Self::Ready,
+            1 => Self::Ready(Layer::from_bits(u32::try_from(words.b).ok()?)),
             2 => Self::Spawned { slot, pid: Words::number(words.b)?, micros: u32::try_from(words.c).ok()? },
             3 => Self::SpawnFailed { slot, errno: Errno::from_raw(Words::number(words.b)?) },
             4 => Self::Exited {
@@ -160,6 +180,7 @@ impl Event {
             },
             5 => Self::NothingToKill,
             6 => Self::Killing,
+            7 => Self::LayerFailed(failure(&words)?),
             _ => return None,
         })
     }
@@ -181,9 +202,7 @@ impl ProbeReport {
         let words = Words::default();
         match self {
             Self::Holds => Words { tag: 1, ..words },
-            Self::Fails(LayerFailure { layer, errno }) => {
-                Words { tag: 2, kind: layer.number(), b: errno.map_or(0, errno_word), ..words }
-            }
+            Self::Fails(failure) => Words { tag: 2, ..failure_words(failure) },
             Self::Lives => Words { tag: 3, ..words },
         }
         .write()
@@ -193,11 +212,7 @@ impl ProbeReport {
         let words = Words::read(bytes)?;
         Some(match words.tag {
             1 => Self::Holds,
-            2 => {
-                let errno = Words::number(words.b)?;
-                let errno = (errno != 0).then(|| Errno::from_raw(errno));
-                Self::Fails(LayerFailure { layer: Layer::from_number(words.kind)?, errno })
-            }
+            2 => Self::Fails(failure(&words)?),
             3 => Self::Lives,
             _ => return None,
         })
@@ -221,8 +236,12 @@ mod tests {
         }
         let exits =
             [ExitKind::Code(255), ExitKind::Signal(64), ExitKind::SandboxKilled, ExitKind::LayerFailed(Layer::Seccomp)];
+        let failure = |errno| LayerFailure { layer: Layer::Uid, errno };
         let others = [
-            Event::Ready,
+            Event::Ready(Vec::new()),
+            Event::Ready(vec![Layer::Cgroup]),
+            Event::LayerFailed(failure(Some(Errno::EPERM))),
+            Event::LayerFailed(failure(None)),
             Event::Spawned { slot, pid: i32::MAX, micros: 300 },
             Event::SpawnFailed { slot, errno: Errno::EAGAIN },
             Event::NothingToKill,
@@ -231,8 +250,8 @@ mod tests {
         for event in exits.map(|status| Event::Exited { slot, status }).into_iter().chain(others) {
             assert_eq!(Event::read(&event.write()), Some(event));
         }
-        let failure = |errno| ProbeReport::Fails(LayerFailure { layer: Layer::Uid, errno });
-        for report in [ProbeReport::Holds, failure(Some(Errno::EPERM)), failure(None), ProbeReport::Lives] {
+        let fails = |errno| ProbeReport::Fails(failure(errno));
+        for report in [ProbeReport::Holds, fails(Some(Errno::EPERM)), fails(None), ProbeReport::Lives] {
             assert_eq!(ProbeReport::read(&report.write()), Some(report));
         }
     }

@@ -25,18 +25,19 @@ pub(super) fn hear(socket: &OwnedFd, deadline: Instant) -> Result<ProbeReport, Z
 
 /// Judges what the probe said and how it ended.
 pub(super) fn judge(report: ProbeReport, end: ExitKind, seccomp: bool) -> Result<(), ZygoteError> {
-    let failed = |layer, errno| Err(ZygoteError::LayerNotInForce { layer, reason: reason(errno) });
+    let without_effect = LayerFailure { layer: Layer::Seccomp, errno: None };
     match report {
-        ProbeReport::Fails(LayerFailure { layer, errno }) => failed(layer, errno),
-        ProbeReport::Lives => failed(Layer::Seccomp, None),
+        ProbeReport::Fails(failure) => Err(not_in_force(failure)),
+        ProbeReport::Lives => Err(not_in_force(without_effect)),
         // With seccomp, dying is the proof.
-        ProbeReport::Holds if seccomp && end != ExitKind::SandboxKilled => failed(Layer::Seccomp, None),
+        ProbeReport::Holds if seccomp && end != ExitKind::SandboxKilled => Err(not_in_force(without_effect)),
         ProbeReport::Holds => Ok(()),
     }
 }
 
-fn reason(errno: Option<Errno>) -> &'static str {
-    errno.map_or("it was set up without an error and did not take effect", Errno::desc)
+pub(super) fn not_in_force(LayerFailure { layer, errno }: LayerFailure) -> ZygoteError {
+    let reason = errno.map_or("it was set up without an error and did not take effect", Errno::desc);
+    ZygoteError::LayerNotInForce { layer, reason }
 }
 
 #[cfg(test)]

@@ -5,11 +5,11 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
-use nix::unistd::{ForkResult, Pid, fork};
+use nix::unistd::{ForkResult, Pid, fork, getpid};
 
 use super::ExitKind;
-use super::message::LAYER_FAILED_CODE;
-use crate::sandbox::Layer;
+use super::message::{ABORTED_CODE, LAYER_FAILED_CODE};
+use crate::sandbox::{Layer, Sandbox};
 
 /// Signals with which a terminal or a service manager ends a whole group. The zygote ends when the supervisor does, who may
 /// want to drain first.
@@ -23,15 +23,40 @@ pub(super) enum Side {
     Child,
 }
 
-/// Clones the zygote: the one place where a vault-manager comes into being, and where a PID namespace of its own would come from
-/// (unshare(CLONE_NEWPID) before, setns(2) back after). The C library's fork is called rather than clone3(2), because it also
-/// renews the thread id that the library caches and that abort(3) sends its signal to.
-pub(super) fn clone_zygote() -> nix::Result<Side> {
+/// Why there is no child, or no zygote any more.
+#[derive(Debug)]
+pub(super) enum CloneError {
+    /// No process or no namespace is to be had now.
+    Refused(Errno),
+    /// The zygote cannot turn back to its own PID namespace. It must end: another child would be born into this one's.
+    Astray(Errno),
+}
+
+/// Clones the zygote: the one place where a vault-manager comes into being, in a PID namespace of its own. The C library's fork is
+/// called rather than clone3(2) with CLONE_NEWPID, because it also renews the thread id that the library caches and that abort(3)
+/// sends its signal to.
+pub(super) fn clone_zygote(sandbox: &Sandbox) -> Result<Side, CloneError> {
+    sandbox.before_fork().map_err(CloneError::Refused)?;
     // SAFETY: the zygote has one thread for ever, so no lock can be held by a thread that does not exist in the child.
-    match unsafe { fork()? } {
-        ForkResult::Parent { child } => Ok(Side::Zygote(child)),
-        ForkResult::Child => Ok(Side::Child),
+    let forked = unsafe { fork() };
+    if matches!(forked, Ok(ForkResult::Child)) {
+        return Ok(Side::Child);
     }
+    sandbox.after_fork().map_err(CloneError::Astray)?;
+    match forked {
+        Ok(ForkResult::Parent { child }) => Ok(Side::Zygote(child)),
+        Ok(ForkResult::Child) => Ok(Side::Child),
+        Err(errno) => Err(CloneError::Refused(errno)),
+    }
+}
+
+/// A descriptor that stands for this process, whatever namespace one looks from. Readable when it has ended.
+pub(super) fn pidfd_of_self() -> nix::Result<OwnedFd> {
+    // SAFETY: the call takes numbers only.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_open, getpid().as_raw(), 0_u32) };
+    let fd = RawFd::try_from(Errno::result(result)?).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel has just opened it for us.
+    Ok(unsafe { own(fd) })
 }
 
 /// Takes a descriptor that the kernel has just given us, or that the process was started with.
@@ -53,15 +78,22 @@ pub(super) fn zygote_signals() -> nix::Result<SigSet> {
     Ok(child)
 }
 
-/// A child's signals: nothing blocked, and ended by what ends any process.
+/// A child's signals: nothing blocked, and ended by what ends any process. As the first process of its PID namespace it is spared
+/// every signal without a handler but SIGKILL and SIGSTOP of the zygote's side, the seccomp rule's SIGSYS, and its own faults; so
+/// abort(3), which sends itself SIGABRT, gets a handler.
 pub(super) fn child_signals() -> nix::Result<()> {
     set_all(&GROUP_SIGNALS, SigHandler::SigDfl)?;
+    set_all(&[Signal::SIGABRT], SigHandler::Handler(aborted))?;
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
+}
+
+extern "C" fn aborted(_signal: libc::c_int) {
+    leave(ABORTED_CODE)
 }
 
 fn set_all(signals: &[Signal], handler: SigHandler) -> nix::Result<()> {
     for &each in signals {
-        // SAFETY: ignore and default run no code of ours.
+        // SAFETY: ignore and default run no code of ours; the one handler calls _exit(2) alone, which it may at any time.
         unsafe { signal(each, handler)? };
     }
     Ok(())
@@ -94,6 +126,9 @@ fn exit_kind(status: libc::c_int) -> ExitKind {
         };
     }
     let code = libc::WEXITSTATUS(status);
+    if code == ABORTED_CODE {
+        return ExitKind::Signal(libc::SIGABRT);
+    }
     let layer = u8::try_from(code - LAYER_FAILED_CODE).ok().and_then(Layer::from_number);
     layer.map_or(ExitKind::Code(code), ExitKind::LayerFailed)
 }
@@ -111,6 +146,8 @@ mod tests {
         for layer in Layer::ALL {
             assert_eq!(exited(LAYER_FAILED_CODE + i32::from(layer.number())), ExitKind::LayerFailed(layer));
         }
+        assert_eq!(exited(ABORTED_CODE), ExitKind::Signal(libc::SIGABRT));
+        assert_eq!(exit_kind(libc::SIGABRT), ExitKind::Signal(libc::SIGABRT));
         assert_eq!(exit_kind(libc::SIGKILL), ExitKind::Signal(libc::SIGKILL));
         // With the core dump's bit, and a signal that has no name.
         assert_eq!(exit_kind(libc::SIGSYS | 0x80), ExitKind::SandboxKilled);

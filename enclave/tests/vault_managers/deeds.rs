@@ -2,6 +2,7 @@
 //! to the test.
 #![allow(unsafe_code)]
 
+use std::ffi::{CString, c_char};
 use std::os::fd::OwnedFd;
 use std::ptr;
 
@@ -10,22 +11,25 @@ use casemate_enclave::manager_socket::ManagerSocket;
 use casemate_enclave::outside::{Clock, Randomness};
 use casemate_enclave::system::{OsRandomness, SystemClock};
 use libc::{c_int, c_long};
+use nix::sys::socket::{SockaddrLike, UnixAddr};
 
 /// The deeds that end the process by the seccomp rule. (What the deed's word means is in [`forbidden`].)
 pub(crate) const FORBIDDEN: &[&str] = &[
     "open",
     "openat2",
-    "socket-unix",
-    "socket-inet",
-    "socket-vsock",
-    "socket-netlink",
+    "open-nsm",
+    "open-memory",
+    "bind",
+    "connect",
     "kill-neighbour",
     "kill-zygote",
+    "kill-all",
     "tkill-kill",
     "tgkill",
     "pidfd",
     "ptrace",
     "process_vm_readv",
+    "process_vm_writev",
     "fork",
     "vfork",
     "clone3",
@@ -36,6 +40,7 @@ pub(crate) const FORBIDDEN: &[&str] = &[
     "mmap-stack",
     "mmap-file",
     "shmget",
+    "msgget",
     "memfd",
     "prlimit",
     "setrlimit",
@@ -46,7 +51,13 @@ pub(crate) const FORBIDDEN: &[&str] = &[
     "unshare",
     "setns",
     "mount",
+    "umount",
+    "pivot_root",
     "chroot",
+    "chdir",
+    "sethostname",
+    "uname",
+    "getpid",
     "write-stdout",
     "write-own-socket",
     "read-own-socket",
@@ -70,6 +81,7 @@ pub(crate) const FORBIDDEN: &[&str] = &[
     "x32-getpid",
     "sigaction",
     "landlock",
+    "landlock-more",
     "nanosleep",
 ];
 
@@ -101,6 +113,7 @@ fn act(deed: &str) -> Vec<u8> {
             out
         }
         "work" => work(),
+        "host-name" => nix::unistd::gethostname().unwrap().into_encoded_bytes(),
         "exit" => std::process::exit(7),
         "panic" => panic!("as asked"),
         "abort" => std::process::abort(),
@@ -162,23 +175,32 @@ fn forbidden(deed: &str, number: c_int) -> c_long {
     // not would harm more than the test.
     unsafe {
         match deed {
-            "open" => libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path, libc::O_RDONLY),
+            "open" => open(path),
+            "open-nsm" => open(c"/dev/nsm".as_ptr()),
+            "open-device" => open(c"/dev/null".as_ptr()),
+            "open-memory" => open(CString::new(format!("/proc/{number}/mem")).unwrap().as_ptr()),
+            "write-root" => libc::syscall(libc::SYS_faccessat, libc::AT_FDCWD, c"/".as_ptr(), libc::W_OK),
             "openat2" => libc::syscall(libc::SYS_openat2, libc::AT_FDCWD, path, NONE, NONE),
-            "socket-unix" => libc::syscall(libc::SYS_socket, libc::AF_UNIX, libc::SOCK_STREAM, NONE),
-            "socket-inet" => libc::syscall(libc::SYS_socket, libc::AF_INET, libc::SOCK_STREAM, NONE),
-            "socket-vsock" => libc::syscall(libc::SYS_socket, libc::AF_VSOCK, libc::SOCK_STREAM, NONE),
-            "socket-netlink" => libc::syscall(libc::SYS_socket, libc::AF_NETLINK, libc::SOCK_RAW, NONE),
+            "socket" => libc::syscall(libc::SYS_socket, number, libc::SOCK_STREAM, NONE),
+            "bind" => tcp(libc::SYS_bind, 0),
+            "connect" => tcp(libc::SYS_connect, u16::try_from(number).unwrap_or(9)),
+            "abstract" => abstract_socket(number),
             "kill-neighbour" | "kill-zygote" => libc::syscall(libc::SYS_kill, number, libc::SIGKILL),
+            "kill-all" => libc::syscall(libc::SYS_kill, -1, libc::SIGKILL),
+            // Sends nothing, but asks whether it could.
+            "may-kill" => libc::syscall(libc::SYS_kill, number, NONE),
             "tkill-kill" => libc::syscall(libc::SYS_tkill, number, libc::SIGKILL),
             "tgkill" => libc::syscall(libc::SYS_tgkill, number, number, libc::SIGABRT),
             "pidfd" => libc::syscall(libc::SYS_pidfd_open, number, NONE),
-            "ptrace" => libc::syscall(libc::SYS_ptrace, libc::PTRACE_ATTACH, number, NONE, NONE),
+            // Unlike PTRACE_ATTACH it does not stop whom it gets.
+            "ptrace" => libc::syscall(libc::SYS_ptrace, libc::PTRACE_SEIZE, number, NONE, NONE),
             "process_vm_readv" => {
                 // Every process of this program has a byte there.
                 let part = libc::iovec { iov_base: byte.cast(), iov_len: 1 };
                 let part = &raw const part;
                 libc::syscall(libc::SYS_process_vm_readv, number, part, 1_i64, part, 1_i64, NONE)
             }
+            "process_vm_writev" => libc::syscall(libc::SYS_process_vm_writev, number, NONE, NONE, NONE, NONE, NONE),
             "fork" => libc::syscall(libc::SYS_fork),
             "vfork" => libc::syscall(libc::SYS_clone, libc::CLONE_VM | libc::SIGCHLD, NONE, NONE, NONE, NONE),
             "clone3" => libc::syscall(libc::SYS_clone3, NONE, NONE),
@@ -190,6 +212,9 @@ fn forbidden(deed: &str, number: c_int) -> c_long {
             }
             "mmap-stack" => libc::syscall(libc::SYS_mmap, NONE, 4096, rw, anonymous | libc::MAP_GROWSDOWN, -1, NONE),
             "mmap-file" => libc::syscall(libc::SYS_mmap, NONE, 4096, rw, libc::MAP_PRIVATE, 0, NONE),
+            "msgget" => libc::syscall(libc::SYS_msgget, libc::IPC_PRIVATE, 0o600),
+            "segment" => libc::syscall(libc::SYS_shmget, number, NONE, NONE),
+            "mmap-much" => libc::syscall(libc::SYS_mmap, NONE, 1_i64 << 30, rw, anonymous, -1, NONE),
             "shmget" => libc::syscall(libc::SYS_shmget, NONE, 4096, libc::IPC_CREAT | 0o600),
             "memfd" => libc::syscall(libc::SYS_memfd_create, path, NONE),
             "prlimit" => {
@@ -203,10 +228,17 @@ fn forbidden(deed: &str, number: c_int) -> c_long {
             "setuid" => libc::syscall(libc::SYS_setuid, NONE),
             "capset" => libc::syscall(libc::SYS_capset, NONE, NONE),
             "prctl" => libc::syscall(libc::SYS_prctl, libc::PR_SET_DUMPABLE, 1, NONE, NONE, NONE),
+            "no-new-privs" => libc::syscall(libc::SYS_prctl, libc::PR_GET_NO_NEW_PRIVS, NONE, NONE, NONE, NONE),
             "seccomp" => libc::syscall(libc::SYS_seccomp, 1, NONE, NONE),
             "unshare" => libc::syscall(libc::SYS_unshare, libc::CLONE_NEWUSER),
             "setns" => libc::syscall(libc::SYS_setns, NONE, NONE),
-            "mount" => libc::syscall(libc::SYS_mount, path, path, path, NONE, NONE),
+            "mount" => libc::syscall(libc::SYS_mount, NONE, c"/".as_ptr(), c"tmpfs".as_ptr(), NONE, NONE),
+            "umount" => libc::syscall(libc::SYS_umount2, c"/".as_ptr(), libc::MNT_DETACH),
+            "pivot_root" => libc::syscall(libc::SYS_pivot_root, c"/".as_ptr(), c"/".as_ptr()),
+            "chdir" => libc::syscall(libc::SYS_chdir, c"/".as_ptr()),
+            "sethostname" => libc::syscall(libc::SYS_sethostname, c"me".as_ptr(), 2),
+            "uname" => libc::syscall(libc::SYS_uname, byte),
+            "getpid" => libc::syscall(libc::SYS_getpid),
             "chroot" => libc::syscall(libc::SYS_chroot, path),
             "write-stdout" => libc::syscall(libc::SYS_write, 1, byte, 1),
             "write-own-socket" => libc::syscall(libc::SYS_write, NONE, byte, 1),
@@ -231,12 +263,53 @@ fn forbidden(deed: &str, number: c_int) -> c_long {
             "keyctl" => libc::syscall(libc::SYS_keyctl, NONE, NONE, NONE, NONE, NONE),
             "x32-getpid" => libc::syscall(libc::SYS_getpid | 0x4000_0000),
             "sigaction" => libc::syscall(libc::SYS_rt_sigaction, libc::SIGUSR1, NONE, NONE, 8),
+            "landlock-more" => libc::syscall(libc::SYS_landlock_restrict_self, NONE, NONE),
             "landlock" => libc::syscall(libc::SYS_landlock_create_ruleset, NONE, NONE, 1),
             "nanosleep" => libc::syscall(libc::SYS_nanosleep, NONE, NONE),
+            "has-descriptor" => libc::syscall(libc::SYS_fcntl, number, libc::F_GETFD),
             // What must be refused although it is on the list.
             "tkill-abort" => libc::syscall(libc::SYS_tkill, number, libc::SIGABRT),
             "write-stderr" => libc::syscall(libc::SYS_write, 2, byte, 1),
             other => panic!("what is `{other}`?"),
         }
+    }
+}
+
+/// # Safety
+/// `path` ends with a zero.
+unsafe fn open(path: *const c_char) -> c_long {
+    // SAFETY: the caller's promise.
+    unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path, libc::O_RDONLY) }
+}
+
+/// A TCP socket and one call with an address of this machine.
+fn tcp(call: c_long, port: u16) -> c_long {
+    let ip = libc::in_addr { s_addr: u32::from(std::net::Ipv4Addr::LOCALHOST).to_be() };
+    let family = libc::sa_family_t::try_from(libc::AF_INET).unwrap();
+    let address = libc::sockaddr_in { sin_family: family, sin_port: port.to_be(), sin_addr: ip, sin_zero: [0; 8] };
+    // SAFETY: the address lives through the call and is as long as we say.
+    unsafe {
+        let socket = libc::syscall(libc::SYS_socket, libc::AF_INET, libc::SOCK_STREAM, 0);
+        if socket < 0 {
+            return socket;
+        }
+        libc::syscall(call, socket, &raw const address, size_of_val(&address))
+    }
+}
+
+/// The name in the abstract namespace at which the test listens.
+pub(crate) fn abstract_name(number: c_int) -> String {
+    format!("casemate-walls-{number}")
+}
+
+fn abstract_socket(number: c_int) -> c_long {
+    let address = UnixAddr::new_abstract(abstract_name(number).as_bytes()).unwrap();
+    // SAFETY: the address lives through the call and is as long as it says.
+    unsafe {
+        let socket = libc::syscall(libc::SYS_socket, libc::AF_UNIX, libc::SOCK_STREAM, 0);
+        if socket < 0 {
+            return socket;
+        }
+        libc::syscall(libc::SYS_connect, socket, address.as_ptr(), address.len())
     }
 }

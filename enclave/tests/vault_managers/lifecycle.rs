@@ -3,13 +3,14 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
+use casemate_enclave::sandbox::Layer;
 use casemate_enclave::zygote::{ExitKind, Slot, ZygoteError, ZygoteEvent};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::Test;
-use crate::tenants::{House, MEMORY_BYTES, await_end, runs};
+use crate::tenants::{House, MEMORY_BYTES, await_end, is_root, runs};
 
 /// The argument that makes this program a supervisor to be killed.
 pub(crate) const SUPERVISOR: &str = "--be-a-supervisor";
@@ -17,6 +18,7 @@ pub(crate) const SUPERVISOR: &str = "--be-a-supervisor";
 pub(crate) const TESTS: &[Test] = &[
     ("ends_are_told_apart", ends_are_told_apart),
     ("a_slot_is_free_again_after_its_exit", a_slot_is_free_again_after_its_exit),
+    ("signals_for_the_whole_service_pass_by", signals_for_the_whole_service_pass_by),
     ("closing_its_socket_ends_a_manager", closing_its_socket_ends_a_manager),
     ("managers_die_with_the_zygote", managers_die_with_the_zygote),
     ("managers_die_with_the_supervisor", managers_die_with_the_supervisor),
@@ -62,6 +64,22 @@ fn a_slot_is_free_again_after_its_exit() {
     assert!(matches!(house.zygote.spawn(Slot(1 << 16), theirs, 1), Err(ZygoteError::NoSuchSlot(_))));
 }
 
+/// A service manager's SIGTERM goes to every process of a service. The supervisor drains then, and needs its vault-managers for it.
+fn signals_for_the_whole_service_pass_by() {
+    if !is_root() {
+        println!("skipped: without root there is no PID namespace, which keeps these signals off");
+        return;
+    }
+    let mut house = House::open(&[]);
+    let mut tenant = house.tenant(1);
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGSYS] {
+        kill(Pid::from_raw(tenant.pid), signal).unwrap();
+    }
+    assert_eq!(house.text(&mut tenant, "echo"), "echo");
+    house.zygote.kill(Slot(1)).unwrap();
+    assert_eq!(house.exit_of(Slot(1)), ExitKind::Signal(libc::SIGKILL));
+}
+
 fn closing_its_socket_ends_a_manager() {
     let mut house = House::open(&[]);
     let tenant = house.tenant(1);
@@ -82,6 +100,15 @@ fn managers_die_with_the_zygote() {
     await_end(&pids);
     let (_ours, theirs) = casemate_enclave::socket::pair().unwrap();
     assert!(matches!(house.zygote.spawn(Slot(60), theirs, MEMORY_BYTES), Err(ZygoteError::Gone)));
+    // It is the layer that ends them: without it they live on, as long as the supervisor keeps their sockets.
+    let mut house = House::open(&[Layer::ParentDeath]);
+    let mut tenant = house.tenant(1);
+    kill(Pid::from_raw(i32::try_from(house.zygote.pid()).unwrap()), Signal::SIGKILL).unwrap();
+    assert!(matches!(house.try_event(|_| None::<()>), Err(ZygoteError::Gone)));
+    assert_eq!(house.text(&mut tenant, "echo"), "echo");
+    let pid = tenant.pid;
+    drop(tenant);
+    await_end(&[pid]);
 }
 
 /// A supervisor with three vault-managers, whose process ids it prints, that then waits for its end.

@@ -1,7 +1,7 @@
 //! What holds for real vault-manager processes: their walls, their life and death, their randomness, the time they take.
 //!
 //! The test program is itself the zygote of the vault-managers that it tests, so it has a `main` of its own. Without root the
-//! layer `uid` is waived and what depends on it is skipped, by name.
+//! layers that need it are waived and what depends on them is skipped, by name.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test program")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 mod deeds;
+mod layers;
 mod lifecycle;
 mod randomness;
 mod tenants;
@@ -21,9 +22,12 @@ fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(lifecycle::SUPERVISOR) {
         lifecycle::be_a_supervisor();
     }
+    if std::env::args().nth(1).as_deref() == Some(walls::POOR_SUPERVISOR) {
+        walls::be_a_poor_supervisor(std::env::args().skip(2));
+    }
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let listing = std::env::args().any(|argument| argument == "--list");
-    let tests = [walls::TESTS, lifecycle::TESTS, randomness::TESTS].concat();
+    let tests = [walls::TESTS, layers::TESTS, lifecycle::TESTS, randomness::TESTS].concat();
     let (mut run, mut failed) = (0, 0);
     for (name, test) in tests {
         if !wanted.is_empty() && !wanted.iter().any(|part| name.contains(part.as_str())) {

@@ -19,11 +19,22 @@ pub(crate) fn is_root() -> bool {
     geteuid().is_root()
 }
 
-/// Waives these, and without root the uid.
+/// Layers that only root can put up.
+pub(crate) const NEED_ROOT: [Layer; 7] = [
+    Layer::Cgroup,
+    Layer::NetworkNamespace,
+    Layer::IpcNamespace,
+    Layer::UtsNamespace,
+    Layer::MountNamespace,
+    Layer::PidNamespace,
+    Layer::Uid,
+];
+
+/// Waives these, and without root what needs it.
 pub(crate) fn options(waived: &[Layer]) -> SandboxOptions {
     let mut options = SandboxOptions { waived: waived.to_vec(), ..SandboxOptions::default() };
-    if !is_root() && !waived.contains(&Layer::Uid) {
-        options.waived.push(Layer::Uid);
+    if !is_root() {
+        options.waived.extend(NEED_ROOT.into_iter().filter(|layer| !waived.contains(layer)));
     }
     options
 }

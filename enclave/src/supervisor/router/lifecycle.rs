@@ -206,20 +206,25 @@ impl Router {
 
     pub(super) fn exited(&mut self, slot_id: SlotId, exit: ManagerExit, now: Duration, out: &mut Vec<Action>) {
         let Some(slot) = self.touch(slot_id) else { return };
-        // A process that ends with status 0 said all it had to say: its vault could not be opened, or belongs to another writer.
-        let by_itself = exit == ManagerExit::Status(0);
-        if !by_itself && !matches!(slot.state, State::Closing(_)) {
-            self.counters.crashed += 1;
-            let (event, value) = match exit {
-                ManagerExit::SandboxKilled => (LogEvent::ManagerSandboxKilled, None),
-                ManagerExit::Signal(number) | ManagerExit::Status(number) => {
-                    (LogEvent::ManagerCrashed, u64::try_from(number).ok())
-                }
-                ManagerExit::LayerFailed(number) => (LogEvent::ManagerCrashed, Some(number.into())),
-            };
-            log(LogLevel::Error, event, value, out);
+        let is_closing = matches!(slot.state, State::Closing(_));
+        match exit {
+            // An alarm in whatever state it was: who is being sent away may try things, too.
+            ManagerExit::SandboxKilled => {
+                self.counters.sandbox_killed += 1;
+                log(LogLevel::Error, LogEvent::ManagerSandboxKilled, None, out);
+            }
+            // It said all it had to say: its vault could not be opened, or belongs to another writer.
+            ManagerExit::Status(0) => {}
+            _ if is_closing => {}
+            ManagerExit::Signal(number) | ManagerExit::Status(number) => self.crashed(u64::try_from(number).ok(), out),
+            ManagerExit::LayerFailed(number) => self.crashed(Some(number.into()), out),
         }
         self.gone(slot_id, None, now, out);
+    }
+
+    fn crashed(&mut self, value: Option<u64>, out: &mut Vec<Action>) {
+        self.counters.crashed += 1;
+        log(LogLevel::Error, LogEvent::ManagerCrashed, value, out);
     }
 
     fn gone(&mut self, slot_id: SlotId, refusal: Option<&Refusal>, now: Duration, out: &mut Vec<Action>) {

@@ -357,9 +357,25 @@ fn a_crash_is_told_counted_and_healed() {
     assert_eq!(stage.refusal(sealed), Some(ErrorCode::OutcomeUnknown));
     assert_eq!(stage.refusal(hello), Some(ErrorCode::Unavailable));
     assert!(stage.is_logged(LogEvent::ManagerSandboxKilled));
-    assert_eq!(stage.router.numbers().crashed, 1);
-    stage.open(a);
+    let numbers = stage.router.numbers();
+    assert_eq!((numbers.sandbox_killed, numbers.crashed), (1, 0));
+    let slot = stage.open(a);
     assert_eq!(stage.router.numbers().opened, 2);
+    stage.event(Event::Exited { slot, exit: ManagerExit::Signal(6) });
+    assert!(stage.is_logged(LogEvent::ManagerCrashed));
+    let numbers = stage.router.numbers();
+    assert_eq!((numbers.sandbox_killed, numbers.crashed), (1, 1));
+}
+
+#[test]
+fn a_forbidden_call_on_the_way_out_is_an_alarm_too() {
+    let mut stage = Stage::small();
+    let slot = stage.open(vault(1));
+    stage.event(Event::Evict(vault(1)));
+    stage.event(Event::Exited { slot, exit: ManagerExit::SandboxKilled });
+    assert!(stage.is_logged(LogEvent::ManagerSandboxKilled));
+    let numbers = stage.router.numbers();
+    assert_eq!((numbers.sandbox_killed, numbers.crashed), (1, 0));
 }
 
 #[test]

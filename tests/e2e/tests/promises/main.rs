@@ -1,5 +1,6 @@
 //! The promises of the running system, one behaviour a file, in one program: linking is what takes the time.
 
+mod a_forbidden_call_is_an_alarm;
 mod a_stuck_vault_stops_nobody;
 mod commands;
 mod eviction;

@@ -1,6 +1,7 @@
 //! A crashed vault-manager is reaped, and the next request opens the vault anew; the walls around it are those that health tells.
 
 use casemate_e2e::Node;
+use casemate_enclave::sandbox::Layer;
 use nix::sys::signal::{Signal, kill};
 
 #[test]
@@ -29,6 +30,17 @@ fn a_vault_manager_stands_inside_its_walls() {
     let device = node.device_with_vault("owner");
     let other = node.device_with_vault("other");
     let managers = [node.manager_of(&device.vault()), node.manager_of(&other.vault())];
+    let (_, health) = node.health().unwrap();
+    let told = |key: &str| {
+        let words = health["enclave"][key].as_array().unwrap().iter();
+        words.map(|word| word.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    // A development machine may have no controller to give away; everything else stands.
+    let in_force: Vec<_> = Layer::ALL.iter().map(|layer| layer.name()).filter(|name| *name != "cgroup").collect();
+    let (standing, missing) = (told("sandbox"), told("sandbox_missing"));
+    assert_eq!(standing.iter().filter(|name| *name != "cgroup").collect::<Vec<_>>(), in_force);
+    assert_eq!(standing.contains(&"cgroup".to_owned()), missing.is_empty(), "{standing:?} {missing:?}");
+    assert!(missing.iter().all(|word| word == "cgroup: no controller"), "{missing:?}");
     let status = |pid| std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let field = |pid, name: &str| {
         let status = status(pid);
@@ -41,6 +53,8 @@ fn a_vault_manager_stands_inside_its_walls() {
         assert_eq!(field(pid, "CapEff:"), "0000000000000000");
         assert_eq!(field(pid, "Threads:"), "1");
         assert_ne!(field(pid, "Uid:"), "0");
+        let numbers = status(pid).lines().find_map(|line| line.strip_prefix("NSpid:").map(str::to_owned)).unwrap();
+        assert_eq!(numbers.split_whitespace().last(), Some("1"), "the first of its own PID namespace: {numbers}");
         let name = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
         assert!(name.starts_with(b"vault-manager"), "{}", String::from_utf8_lossy(&name));
     }
