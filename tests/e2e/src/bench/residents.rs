@@ -1,0 +1,141 @@
+//! Many resident vaults on one node: what each of them costs, and how many there can be.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::row::{Row, Unit};
+use super::vault::{Bench, Maker};
+use super::{Group, Result, VALUE_BYTES};
+use crate::{Node, census};
+
+/// As many vaults as the machine lets there be, for as long as the benchmark takes.
+const LIMITS: &str = "[limits]\nvault_limit = 100000\nidle_ms = 86400000\nopens_per_second = 100000\n\
+                      creates_per_second = 100000\n";
+/// Vaults of which the cost of one is told.
+const MANY: usize = 2_000;
+/// Vaults that there are to be at most.
+const MOST: usize = 10_000;
+/// Vaults that are made, or asked, at the same time.
+const AT_ONCE: usize = 32;
+/// Samples of the machine's memory, of which the median counts, and the time between two.
+const SAMPLES: u32 = 9;
+const BETWEEN: Duration = Duration::from_millis(200);
+const KIB: f64 = 1024.0;
+
+/// Measures these groups on a node of their own.
+pub(super) async fn measure(groups: &[Group]) -> Result<Vec<Row>> {
+    let node = Node::start_with(LIMITS);
+    let mut crowd = Crowd::start(&node).await?;
+    let mut rows = Vec::new();
+    if groups.contains(&Group::Density) {
+        crowd.grow(MANY).await?;
+        rows.extend(Row::figure("pss_per_vault", Unit::Kibibytes, crowd.proportional()?, None));
+        rows.extend(Row::figure("available_per_vault", Unit::Kibibytes, crowd.taken().await?, None));
+    }
+    if groups.contains(&Group::Resident10000) {
+        crowd.grow(MOST.min(crowd.limit()?)).await?;
+        let (proportional, taken) = (crowd.proportional()?, crowd.taken().await?);
+        crowd.answers().await?;
+        rows.extend(Row::figure("resident_10000", Unit::Vaults, count(crowd.managers()?.len()), None));
+        rows.extend(Row::figure("resident_10000_pss", Unit::Kibibytes, proportional, None));
+        rows.extend(Row::figure("resident_10000_available", Unit::Kibibytes, taken, None));
+    }
+    Ok(rows)
+}
+
+/// The vaults of a node, all of them resident.
+struct Crowd<'a> {
+    node: &'a Node,
+    maker: Maker,
+    vaults: Vec<Bench>,
+    /// What could be had before there were any, and what this process had then, in bytes.
+    before: (f64, f64),
+}
+
+impl<'a> Crowd<'a> {
+    async fn start(node: &'a Node) -> Result<Self> {
+        let maker = Maker::new(node).await?;
+        // What the first vaults make the parts set aside, all share.
+        let mut crowd = Self { node, maker, vaults: Vec::new(), before: (0.0, 0.0) };
+        crowd.grow(AT_ONCE).await?;
+        crowd.before = crowd.memory().await?;
+        Ok(crowd)
+    }
+
+    /// Makes vaults until there are so many: each with a secret that was written and read.
+    async fn grow(&mut self, until: usize) -> Result<()> {
+        let wanted = until.saturating_sub(self.vaults.len());
+        let maker = &self.maker;
+        let one = async || {
+            let vault = maker.create().await?;
+            vault.put(&[7; VALUE_BYTES]).await?;
+            vault.get().await?;
+            Ok::<_, Box<dyn std::error::Error>>(vault)
+        };
+        let new: Vec<Bench> = stream::iter((0..wanted).map(|_| one())).buffer_unordered(AT_ONCE).try_collect().await?;
+        self.vaults.extend(new);
+        let resident = self.managers()?.len();
+        if resident == self.vaults.len() {
+            Ok(())
+        } else {
+            Err(format!("{resident} of {} vaults are resident", self.vaults.len()).into())
+        }
+    }
+
+    /// Every vault answers, and none of them had to be opened for it.
+    async fn answers(&self) -> Result<()> {
+        let before = self.managers()?;
+        stream::iter(self.vaults.iter().map(Bench::get)).buffer_unordered(AT_ONCE).try_collect::<Vec<_>>().await?;
+        if before == self.managers()? { Ok(()) } else { Err("vaults were opened again to answer".into()) }
+    }
+
+    /// KiB that belong to one vault-manager, as the kernel shares out what several have.
+    fn proportional(&self) -> Result<f64> {
+        let managers = self.managers()?;
+        let bytes: u64 = managers.iter().filter_map(|pid| census::proportional(*pid)).sum();
+        Ok(number(bytes) / count(managers.len()) / KIB)
+    }
+
+    /// KiB of the machine that are gone for each vault, kernel and all parts of the node included, this client excluded.
+    async fn taken(&self) -> Result<f64> {
+        let (available, own) = self.memory().await?;
+        let (available_before, own_before) = self.before;
+        let vaults = count(self.vaults.len().saturating_sub(AT_ONCE));
+        Ok((available_before - available - (own - own_before)) / vaults / KIB)
+    }
+
+    async fn memory(&self) -> Result<(f64, f64)> {
+        let mut available = Vec::new();
+        for _ in 0..SAMPLES {
+            tokio::time::sleep(BETWEEN).await;
+            available.push(census::available()?);
+        }
+        available.sort_unstable();
+        let own = census::resident(std::process::id()).ok_or("this process is there")?;
+        Ok((number(available[available.len() / 2]), number(own)))
+    }
+
+    fn managers(&self) -> Result<BTreeSet<u32>> {
+        let enclave = self.node.enclave.as_ref().ok_or("the enclave runs")?;
+        Ok(census::managers(enclave.pid().as_raw().unsigned_abs())?.into_iter().collect())
+    }
+
+    /// How many vaults the node lets there be.
+    fn limit(&self) -> Result<usize> {
+        let (_, health) = self.node.health().ok_or("the node answers")?;
+        let limit = health["vaults"]["limit"].as_u64().ok_or("health tells the limit")?;
+        Ok(usize::try_from(limit)?)
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "bytes of a machine, below 2^53")]
+fn number(of: u64) -> f64 {
+    of as f64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "vaults of a machine")]
+fn count(of: usize) -> f64 {
+    of as f64
+}
