@@ -9,6 +9,7 @@ mod residents;
 mod row;
 mod spawn;
 mod store;
+mod storm;
 mod vault;
 mod wide;
 
@@ -63,6 +64,8 @@ pub enum Group {
     /// 10,000 resident vaults, or as many as the machine lets there be
     #[value(name = "resident-10000")]
     Resident10000,
+    /// Twice as many vaults as there is room for, beside as many with room for all
+    EvictionStorm,
 }
 
 impl Group {
@@ -75,7 +78,7 @@ impl Group {
             | Self::ColdStart
             | Self::NitroVerify
             | Self::KmsCalls => true,
-            Self::Spawn | Self::Density | Self::Resident10000 => false,
+            Self::Spawn | Self::Density | Self::Resident10000 | Self::EvictionStorm => false,
         }
     }
 }
@@ -95,7 +98,7 @@ pub fn run(runtime: &Runtime, rounds: u32, only: &[Group], out: &Path) -> Result
             measured.kms_calls = Some(runtime.block_on(cold::kms_calls(&mut node))?);
         }
     }
-    let slow = measure_alone(runtime, groups)?;
+    let slow = measure_alone(runtime, rounds, groups)?;
     measured.stolen = Some(cpu::Machine::now()?.stolen_since(before));
     let mut rows = measured.finish();
     rows.extend(slow);
@@ -105,13 +108,16 @@ pub fn run(runtime: &Runtime, rounds: u32, only: &[Group], out: &Path) -> Result
 }
 
 /// The groups that have the machine to themselves, each on a node of its own.
-fn measure_alone(runtime: &Runtime, groups: &[Group]) -> Result<Vec<Row>> {
+fn measure_alone(runtime: &Runtime, rounds: u32, groups: &[Group]) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     if groups.contains(&Group::Spawn) {
         rows.extend(Row::time("spawn", &runtime.block_on(spawn::measure())?, None));
     }
     if groups.contains(&Group::Density) || groups.contains(&Group::Resident10000) {
         rows.extend(runtime.block_on(residents::measure(groups))?);
+    }
+    if groups.contains(&Group::EvictionStorm) {
+        rows.extend(runtime.block_on(storm::measure(rounds))?);
     }
     Ok(rows)
 }
@@ -177,7 +183,12 @@ async fn measure(node: &Node, rounds: u32, groups: &[Group], rows: &mut Measured
                         rows.nitro.add(document.verify()?);
                     }
                 }
-                Group::KmsCalls | Group::Spawn | Group::Density | Group::Resident10000 => {}
+                // Measured by themselves.
+                Group::KmsCalls
+                | Group::Spawn
+                | Group::Density
+                | Group::Resident10000
+                | Group::EvictionStorm => {}
             }
         }
     }

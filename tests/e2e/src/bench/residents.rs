@@ -1,12 +1,12 @@
 //! Many resident vaults on one node: what each of them costs, and how many there can be.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::row::{Row, Unit};
 use super::vault::{Bench, Maker};
+use super::wide::median;
 use super::{Group, Result, VALUE_BYTES};
 use crate::{Node, census};
 
@@ -19,9 +19,8 @@ const MANY: usize = 2_000;
 const MOST: usize = 10_000;
 /// Vaults that are made, or asked, at the same time.
 const AT_ONCE: usize = 32;
-/// Samples of the machine's memory, of which the median counts, and the time between two.
-const SAMPLES: u32 = 9;
-const BETWEEN: Duration = Duration::from_millis(200);
+/// Vaults between two looks at the machine's memory.
+const STEP: usize = 100;
 const KIB: f64 = 1024.0;
 
 /// Measures these groups on a node of their own.
@@ -32,11 +31,11 @@ pub(super) async fn measure(groups: &[Group]) -> Result<Vec<Row>> {
     if groups.contains(&Group::Density) {
         crowd.grow(MANY).await?;
         rows.extend(Row::figure("pss_per_vault", Unit::Kibibytes, crowd.proportional()?, None));
-        rows.extend(Row::figure("available_per_vault", Unit::Kibibytes, crowd.taken().await?, None));
+        rows.extend(Row::figure("available_per_vault", Unit::Kibibytes, crowd.taken(), None));
     }
     if groups.contains(&Group::Resident10000) {
         crowd.grow(MOST.min(crowd.limit()?)).await?;
-        let (proportional, taken) = (crowd.proportional()?, crowd.taken().await?);
+        let (proportional, taken) = (crowd.proportional()?, crowd.taken());
         crowd.answers().await?;
         rows.extend(Row::figure("resident_10000", Unit::Vaults, count(crowd.managers()?.len()), None));
         rows.extend(Row::figure("resident_10000_pss", Unit::Kibibytes, proportional, None));
@@ -50,23 +49,31 @@ struct Crowd<'a> {
     node: &'a Node,
     maker: Maker,
     vaults: Vec<Bench>,
-    /// What could be had before there were any, and what this process had then, in bytes.
-    before: (f64, f64),
+    /// How many there were, and what could be had of the machine then, this process left out: in vaults and bytes.
+    looks: Vec<(f64, f64)>,
 }
 
 impl<'a> Crowd<'a> {
     async fn start(node: &'a Node) -> Result<Self> {
-        let maker = Maker::new(node).await?;
+        let mut crowd = Self { node, maker: Maker::new(node).await?, vaults: Vec::new(), looks: Vec::new() };
         // What the first vaults make the parts set aside, all share.
-        let mut crowd = Self { node, maker, vaults: Vec::new(), before: (0.0, 0.0) };
-        crowd.grow(AT_ONCE).await?;
-        crowd.before = crowd.memory().await?;
+        crowd.make(AT_ONCE).await?;
         Ok(crowd)
     }
 
-    /// Makes vaults until there are so many: each with a secret that was written and read.
+    /// Makes vaults until there are so many, and looks at the machine's memory now and then.
     async fn grow(&mut self, until: usize) -> Result<()> {
-        let wanted = until.saturating_sub(self.vaults.len());
+        while self.vaults.len() < until {
+            self.make(STEP.min(until - self.vaults.len())).await?;
+            let own = census::resident(std::process::id()).ok_or("this process is there")?;
+            self.looks.push((count(self.vaults.len()), number(census::available()? + own)));
+        }
+        let resident = self.managers()?.len();
+        if resident == until { Ok(()) } else { Err(format!("{resident} of {until} vaults are resident").into()) }
+    }
+
+    /// Makes vaults, each with a secret that was written and read.
+    async fn make(&mut self, wanted: usize) -> Result<()> {
         let maker = &self.maker;
         let one = async || {
             let vault = maker.create().await?;
@@ -76,12 +83,7 @@ impl<'a> Crowd<'a> {
         };
         let new: Vec<Bench> = stream::iter((0..wanted).map(|_| one())).buffer_unordered(AT_ONCE).try_collect().await?;
         self.vaults.extend(new);
-        let resident = self.managers()?.len();
-        if resident == self.vaults.len() {
-            Ok(())
-        } else {
-            Err(format!("{resident} of {} vaults are resident", self.vaults.len()).into())
-        }
+        Ok(())
     }
 
     /// Every vault answers, and none of them had to be opened for it.
@@ -99,22 +101,8 @@ impl<'a> Crowd<'a> {
     }
 
     /// KiB of the machine that are gone for each vault, kernel and all parts of the node included, this client excluded.
-    async fn taken(&self) -> Result<f64> {
-        let (available, own) = self.memory().await?;
-        let (available_before, own_before) = self.before;
-        let vaults = count(self.vaults.len().saturating_sub(AT_ONCE));
-        Ok((available_before - available - (own - own_before)) / vaults / KIB)
-    }
-
-    async fn memory(&self) -> Result<(f64, f64)> {
-        let mut available = Vec::new();
-        for _ in 0..SAMPLES {
-            tokio::time::sleep(BETWEEN).await;
-            available.push(census::available()?);
-        }
-        available.sort_unstable();
-        let own = census::resident(std::process::id()).ok_or("this process is there")?;
-        Ok((number(available[available.len() / 2]), number(own)))
+    fn taken(&self) -> Option<f64> {
+        Some(-slope(&self.looks)? / KIB)
     }
 
     fn managers(&self) -> Result<BTreeSet<u32>> {
@@ -138,4 +126,26 @@ fn number(of: u64) -> f64 {
 #[expect(clippy::cast_precision_loss, reason = "vaults of a machine")]
 fn count(of: usize) -> f64 {
     of as f64
+}
+
+/// What one more of the first adds to the second: the median over all pairs, which a jump or two do not move (Theil and Sen). What else
+/// the machine does while the benchmark runs shows as such.
+fn slope(points: &[(f64, f64)]) -> Option<f64> {
+    let pairs = points.iter().enumerate().flat_map(|(at, first)| points[at + 1..].iter().map(move |second| (first, second)));
+    let slopes: Vec<f64> = pairs.map(|(first, second)| (second.1 - first.1) / (second.0 - first.0)).collect();
+    median(&slopes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_jump_does_not_move_the_slope() {
+        let points: Vec<_> = (0..20_u32).map(|at| (f64::from(at), f64::from(1000 - 3 * at))).collect();
+        assert_eq!(slope(&points), Some(-3.0));
+        let jumped: Vec<_> = points.iter().map(|(at, of)| (*at, if *at < 3.0 { of - 500.0 } else { *of })).collect();
+        assert_eq!(slope(&jumped), Some(-3.0));
+        assert_eq!(slope(&points[..1]), None);
+    }
 }
