@@ -3,6 +3,7 @@
 
 pub mod boot;
 pub mod fuzz;
+pub mod heap;
 pub mod ipc;
 pub mod keys;
 pub mod manager_socket;

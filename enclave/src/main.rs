@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use casemate_enclave::boot::{self, Parts};
+use casemate_enclave::heap::Heap;
 use casemate_enclave::keys::connector::Endpoint;
 use casemate_enclave::nsm::Nsm;
 use casemate_enclave::outside::SecurityModule;
@@ -14,7 +15,7 @@ use casemate_link::Address;
 
 /// musl's own gives memory back to the kernel so eagerly that a request costs system calls (`docs/decisions/0009`).
 #[global_allocator]
-static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+static ALLOCATOR: Heap = Heap;
 
 /// The parent as an enclave sees it, and the port on which it listens.
 const PARENT: Address = Address::Vsock { cid: 3, port: 7001 };

@@ -46,11 +46,13 @@ pub struct SealedRun {
     pub ciphertext: Vec<u8>,
 }
 
-/// Which frame a device sent, and by when it wants the answer: all that parent and supervisor need to know of it.
+/// Which frame a device sent, in which session, and by when it wants the answer: all that parent and supervisor need to know of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peek {
     /// The frame's kind.
     pub kind: DeviceFrameKind,
+    /// The session that it names; a hello names none.
+    pub session: Option<SessionId>,
     /// Time that was left when the frame was sent, within the protocol's bounds.
     pub deadline: Duration,
 }
@@ -135,13 +137,20 @@ impl DeviceFrame {
         }
     }
 
-    /// Reads kind and deadline, checking the whole frame's form and building nothing.
+    /// Reads kind, session and deadline, checking the whole frame's form and building nothing.
     ///
     /// # Errors
     /// As [`DeviceFrame::decode`].
     pub fn peek(bytes: &[u8]) -> Result<Peek, ErrorCode> {
         let wire = DeviceWire::parse(bytes)?;
-        Ok(Peek { kind: wire.kind, deadline: wire.deadline() })
+        match (wire.kind, wire.session, wire.counter) {
+            (DeviceFrameKind::Hello, None, None)
+            | (DeviceFrameKind::Finish, Some(_), None)
+            | (DeviceFrameKind::Sealed, Some(_), Some(_)) => {
+                Ok(Peek { kind: wire.kind, session: wire.session, deadline: wire.deadline() })
+            }
+            _ => Err(ErrorCode::Malformed),
+        }
     }
 }
 

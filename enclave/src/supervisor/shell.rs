@@ -305,7 +305,7 @@ impl Shell {
         self.next_request += 1;
         let id = self.next_request;
         self.callers.insert(id, reply);
-        self.event(Event::Request { id, vault, remaining, kind: peek.kind, frame });
+        self.event(Event::Request { id, vault, remaining, kind: peek.kind, session: peek.session, frame });
     }
 
     fn attest(&mut self, nonce: Vec<u8>, reply: Ticket) {

@@ -7,12 +7,13 @@ use std::time::Duration;
 use casemate_protocol::frame::SessionId;
 use casemate_protocol::session::{Channel, Responder};
 
-/// Unfinished handshakes of one vault; the oldest goes first.
-const HANDSHAKES: usize = 16;
+/// Unfinished handshakes of one vault; the oldest goes first. As many as the supervisor lets come within [`HANDSHAKE_AGE`], so that none is
+/// pushed out before its time (`crate::supervisor::router`).
+pub(crate) const HANDSHAKES: usize = 104;
 /// An unfinished handshake is dropped after this time.
-const HANDSHAKE_AGE: Duration = Duration::from_secs(5);
+pub(crate) const HANDSHAKE_AGE: Duration = Duration::from_secs(5);
 /// Sessions of one vault; the least recently used goes first. Its device makes a new one by itself.
-const SESSIONS: usize = 64;
+pub(crate) const SESSIONS: usize = 64;
 
 /// An established session with an enrolled device.
 pub struct Session {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use casemate_protocol::error::Refusal;
-use casemate_protocol::frame::DeviceFrameKind;
+use casemate_protocol::frame::{DeviceFrameKind, SessionId};
 use casemate_protocol::id::{Shard, VaultId};
 use casemate_protocol::link::{KeyObject, LogEvent, LogLevel, Tuning, VersionObject};
 use casemate_protocol::secret::Secret;
@@ -36,6 +36,8 @@ pub enum Event {
         remaining: Duration,
         /// The frame's kind.
         kind: DeviceFrameKind,
+        /// The session that it names.
+        session: Option<SessionId>,
         /// The frame.
         frame: Vec<u8>,
     },

@@ -8,9 +8,14 @@ use casemate_protocol::link::{LogEvent, LogLevel, VersionObject};
 use casemate_protocol::object::{Kind, Object};
 
 use super::event::{Action, ManagerExit, Op, RequestId, SlotId, StoreFailed};
-use super::slot::{Closing, HalfOpen, Pending, RETRY_MS, STOP_LIMIT, Slot, Stage, State};
-use super::{CLOSING_SLOTS, GENERATION, Router, log};
+use super::slot::{Closing, HalfOpen, Pending, STOP_LIMIT, Slot, Stage, State};
+use super::{CLOSING_SLOTS, GENERATION, Router, log, milliseconds};
 use crate::ipc::{FromManager, Notice, ToManager};
+use crate::supervisor::bucket::TokenBucket;
+
+/// Wrong lock keys for which one vault is opened, at once and each second from then on. An honest device whose key was turned shows one.
+const LOCKOUTS: u32 = 8;
+const LOCKOUTS_PER_SECOND: u32 = 1;
 
 impl Router {
     /// Takes a slot for a vault that has none: half-open, in the small pool that strangers share. It never takes a resident's place.
@@ -22,12 +27,17 @@ impl Router {
         now: Duration,
         out: &mut Vec<Action>,
     ) {
+        // Each costs a process and a look into the store: a herd of devices that lost their sessions comes in one by one.
+        if let Err(wait) = self.hellos.take(now) {
+            return self.refuse(id, Refusal::retry(ErrorCode::Busy, milliseconds(wait)), out);
+        }
         while self.half_open.len() >= self.limits.half_open {
             let Some(oldest) = self.half_open.front().copied() else { break };
-            self.kill(oldest, Some(&Refusal::retry(ErrorCode::Busy, RETRY_MS)), out);
+            let refusal = self.busy();
+            self.kill(oldest, Some(&refusal), out);
         }
         if self.slots.len() >= self.limits.vaults + self.limits.half_open + CLOSING_SLOTS {
-            return self.refuse(id, Refusal::retry(ErrorCode::Busy, RETRY_MS), out);
+            return self.refuse_busy(id, out);
         }
         let op = self.op();
         let slot = self.slots.insert(Slot::new(vault, op, now));
@@ -112,13 +122,37 @@ impl Router {
         }
         match message {
             FromManager::Ready { static_key } => self.ready(slot_id, static_key, now, out),
-            FromManager::Reply { id, frame } => self.replied(slot_id, id, frame, out),
+            FromManager::Reply { id, frame } => self.replied(slot_id, id, frame, now, out),
             FromManager::Open { create } => self.open(slot_id, create, now, out),
             FromManager::Commit { version, object } => self.commit(slot_id, version, object, now, out),
             FromManager::Collect { below } => self.collect(slot_id, below, out),
             FromManager::Purge { tombstone } => self.purge(slot_id, tombstone, out),
-            FromManager::Noticed(notice) => self.notice(notice, out),
+            FromManager::Noticed(notice) => {
+                self.doubt(slot_id, notice, now);
+                self.notice(notice, out);
+            }
         }
+    }
+
+    /// A vault-manager says in front of an answer that whoever asked has shown no right to.
+    fn doubt(&mut self, slot_id: SlotId, notice: Notice, now: Duration) {
+        let Some(slot) = self.slots.get_mut(slot_id) else { return };
+        match notice {
+            Notice::BadFrame | Notice::SessionUnknown | Notice::Stranger => {}
+            Notice::LockTurned => {
+                let tries = || TokenBucket::with_burst(LOCKOUTS_PER_SECOND, LOCKOUTS);
+                let wrong_keys = self.lockouts.get_or_insert_mut(slot.vault, tries);
+                // Whether there is still a token is asked when the vault is to be opened.
+                let _: Result<(), Duration> = wrong_keys.take(now);
+            }
+            Notice::Rollback
+            | Notice::Fork
+            | Notice::HistoryUnknown
+            | Notice::HeadInvalid
+            | Notice::Vanished
+            | Notice::StateCorrupt => return,
+        }
+        slot.doubted = slot.doubted.saturating_add(1);
     }
 
     pub(super) fn notice(&mut self, notice: Notice, out: &mut Vec<Action>) {
@@ -161,7 +195,8 @@ impl Router {
             State::Closing(_) => return,
             // Nothing is promised to anybody yet.
             State::HalfOpen(_) | State::Opening(_) => {
-                return self.kill(slot_id, Some(&Refusal::retry(ErrorCode::Unavailable, RETRY_MS)), out);
+                let refusal = self.away();
+                return self.kill(slot_id, Some(&refusal), out);
             }
             State::Open { .. } => {}
         }
@@ -201,7 +236,8 @@ impl Router {
 
     pub(super) fn spawn_failed(&mut self, slot_id: SlotId, now: Duration, out: &mut Vec<Action>) {
         log(LogLevel::Error, LogEvent::ManagerCrashed, None, out);
-        self.gone(slot_id, Some(&Refusal::retry(ErrorCode::Busy, RETRY_MS)), now, out);
+        let refusal = self.busy();
+        self.gone(slot_id, Some(&refusal), now, out);
     }
 
     pub(super) fn exited(&mut self, slot_id: SlotId, exit: ManagerExit, now: Duration, out: &mut Vec<Action>) {
@@ -251,8 +287,7 @@ impl Router {
             debug_assert_eq!(pending.stage, Stage::Waiting);
             self.deadlines.remove(&(pending.deadline, id));
             self.in_flight_bytes = self.in_flight_bytes.saturating_sub(pending.bytes);
-            let remaining = pending.deadline.saturating_sub(now);
-            self.request(id, slot.vault, remaining, pending.kind, pending.frame, now, out);
+            self.request(id, slot.vault, pending, now, out);
         }
     }
 
@@ -274,7 +309,8 @@ impl Router {
         let Some(slot) = self.touch(slot_id) else { return };
         match &slot.state {
             State::HalfOpen(_) if now >= slot.half_open_until => {
-                return self.kill(slot_id, Some(&Refusal::retry(ErrorCode::Unavailable, RETRY_MS)), out);
+                let refusal = self.away();
+                return self.kill(slot_id, Some(&refusal), out);
             }
             State::Opening(opening) if now >= opening.deadline => {
                 return self.opening_failed(slot_id, Refusal::retry(ErrorCode::Unavailable, 1000), now, out);

@@ -52,6 +52,11 @@ impl Limits {
             vault_memory_bytes: tuning.vault_memory_bytes.clamp(16 << 20, 4 << 30),
         }
     }
+
+    /// Half-open vaults that may come at once: no more than there is room for, or they would push each other out.
+    pub(super) fn hello_burst(&self) -> u32 {
+        u32::try_from(self.half_open).unwrap_or(u32::MAX)
+    }
 }
 
 /// How many half-open vaults go with this many resident ones.

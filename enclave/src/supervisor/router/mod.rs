@@ -22,19 +22,24 @@ mod lifecycle;
 mod limits;
 mod opening;
 mod requests;
+mod sessions;
 mod slot;
 mod writing;
 
+#[cfg(test)]
+mod fairness;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use casemate_protocol::error::{ErrorCode, Refusal};
 use casemate_protocol::id::VaultId;
+use casemate_protocol::limits::DEADLINE_MAX;
 use casemate_protocol::link::{LogEvent, LogLevel, RefusalNumbers, Tuning, VaultNumbers};
 use lru::LruCache;
 
@@ -44,12 +49,19 @@ pub use limits::{Limits, half_open};
 use super::bucket::TokenBucket;
 use super::negative::NegativeCache;
 use crate::ipc::Notice;
-use slot::{Slot, Slots};
+use slot::{Pending, Slot, Slots};
 
 /// Slots beyond residents and half-open vaults: processes that are on their way out.
 pub const CLOSING_SLOTS: usize = 64;
 /// The shard key generation under which vaults are created.
 pub const GENERATION: u32 = 1;
+/// The earliest time to come back after something that passes quickly, milliseconds; the range behind it over which those who are refused
+/// are spread; and the step in which they are.
+const RETRY_MS: u32 = 50;
+const RETRY_SPREAD_MS: u32 = 199;
+const RETRY_STEP_MS: u32 = 77;
+/// Vaults whose wrong lock keys are remembered.
+const LOCKOUTS: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 /// How often idle vaults and the buckets are looked at.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
@@ -87,14 +99,20 @@ pub struct Router {
     /// Slots whose timer must be looked at before `handle` returns.
     touched: Vec<SlotId>,
     negative: NegativeCache,
+    /// Half-open vaults, which need a process each.
+    hellos: TokenBucket,
     opens: TokenBucket,
     creates: TokenBucket,
     attests: TokenBucket,
+    /// Vaults that were opened for a wrong lock key, and how often that may go on.
+    lockouts: LruCache<VaultId, TokenBucket>,
     housekeeping_at: Duration,
     memory_pressure: bool,
     draining: bool,
     drained: bool,
     next_op: u64,
+    /// Refusals that named a time.
+    refused: u32,
     notices: HashMap<Notice, u64>,
     counters: Counters,
 }
@@ -102,8 +120,10 @@ pub struct Router {
 impl Router {
     /// A router on a machine that can hold `allowed` resident vaults.
     pub fn new(tuning: &Tuning, allowed: u32, now: Duration) -> Self {
+        let limits = Limits::new(tuning, allowed);
         Self {
-            limits: Limits::new(tuning, allowed),
+            hellos: TokenBucket::with_burst(tuning.opens_per_second, limits.hello_burst()),
+            limits,
             allowed,
             slots: Slots::default(),
             vaults: HashMap::new(),
@@ -117,11 +137,13 @@ impl Router {
             opens: TokenBucket::new(tuning.opens_per_second),
             creates: TokenBucket::new(tuning.creates_per_second),
             attests: TokenBucket::new(tuning.attests_per_second),
+            lockouts: LruCache::new(LOCKOUTS),
             housekeeping_at: now + HOUSEKEEPING,
             memory_pressure: false,
             draining: false,
             drained: false,
             next_op: 0,
+            refused: 0,
             notices: HashMap::new(),
             counters: Counters::default(),
         }
@@ -130,8 +152,9 @@ impl Router {
     /// Takes one event at `now` (monotonic) and appends what is to be done, in order.
     pub fn handle(&mut self, event: Event, now: Duration, out: &mut Vec<Action>) {
         match event {
-            Event::Request { id, vault, remaining, kind, frame } => {
-                self.request(id, vault, remaining, kind, frame, now, out);
+            Event::Request { id, vault, remaining, kind, session, frame } => {
+                let deadline = now + remaining.min(DEADLINE_MAX);
+                self.request(id, vault, Pending::new(kind, session, deadline, frame), now, out);
             }
             Event::Spawned { slot, pid } => self.spawned(slot, pid),
             Event::SpawnFailed { slot } => self.spawn_failed(slot, now, out),
@@ -253,9 +276,10 @@ impl Router {
 
     fn tune(&mut self, tuning: &Tuning, now: Duration, out: &mut Vec<Action>) {
         self.limits = Limits::new(tuning, self.allowed);
-        self.opens.set_rate(tuning.opens_per_second);
-        self.creates.set_rate(tuning.creates_per_second);
-        self.attests.set_rate(tuning.attests_per_second);
+        self.hellos.set(tuning.opens_per_second, self.limits.hello_burst());
+        self.opens.set(tuning.opens_per_second, tuning.opens_per_second);
+        self.creates.set(tuning.creates_per_second, tuning.creates_per_second);
+        self.attests.set(tuning.attests_per_second, tuning.attests_per_second);
         if tuning.vault_limit > self.allowed {
             log(LogLevel::Warn, LogEvent::LimitLowered, Some(self.allowed.into()), out);
         }
@@ -295,6 +319,21 @@ impl Router {
         let slot = self.slots.get_mut(id)?;
         self.touched.push(id);
         Some(slot)
+    }
+
+    /// When to come back after something that passes quickly, milliseconds. No two who are refused one after the other are told the same.
+    fn retry_ms(&mut self) -> u32 {
+        self.refused = self.refused.wrapping_add(1);
+        // A step that has no common divisor with the range visits all of it, and neighbours lie far apart.
+        RETRY_MS + self.refused.wrapping_mul(RETRY_STEP_MS) % RETRY_SPREAD_MS
+    }
+
+    fn busy(&mut self) -> Refusal {
+        Refusal::retry(ErrorCode::Busy, self.retry_ms())
+    }
+
+    fn away(&mut self) -> Refusal {
+        Refusal::retry(ErrorCode::Unavailable, self.retry_ms())
     }
 
     fn op(&mut self) -> Op {

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use casemate_protocol::error::{ErrorCode, Refusal};
+use casemate_protocol::id::VaultId;
 use casemate_protocol::link::{LogEvent, LogLevel};
 
 use super::event::{Action, Loaded, Op, SlotId, StoreFailed, VaultKey};
-use super::slot::{Closing, HalfOpen, OPENING_LIMIT, Opening, OpeningStep, RETRY_MS, STOP_LIMIT, State};
+use super::slot::{Closing, HalfOpen, OPENING_LIMIT, Opening, OpeningStep, STOP_LIMIT, State};
 use super::{GENERATION, Router, log, milliseconds};
 use crate::ipc::{Notice, ToManager};
 
@@ -23,7 +24,7 @@ impl Router {
             | State::Open { .. } => return self.violation(slot_id, "an open out of turn", out),
         };
         let vault = slot.vault;
-        if let Err(refusal) = self.admit(create, reload, now, out) {
+        if let Err(refusal) = self.admit(vault, create, reload, now, out) {
             return self.refuse_open(slot_id, refusal, now, out);
         }
         if create {
@@ -45,9 +46,20 @@ impl Router {
 
     /// Whether another vault may be opened now. Cold vaults come at a node-wide rate and take the places of idle ones only, so that one
     /// user's traffic never evicts everyone.
-    fn admit(&mut self, create: bool, reload: bool, now: Duration, out: &mut Vec<Action>) -> Result<(), Refusal> {
+    fn admit(
+        &mut self,
+        vault: VaultId,
+        create: bool,
+        reload: bool,
+        now: Duration,
+        out: &mut Vec<Action>,
+    ) -> Result<(), Refusal> {
         if self.draining {
             return Err(Refusal::new(ErrorCode::Draining));
+        }
+        // Attack stopped: a device of this vault that comes with wrong lock keys again and again, out of the openings that all share.
+        if let Some(wait) = self.lockouts.peek(&vault).and_then(|wrong_keys| wrong_keys.wait(now)) {
+            return Err(Refusal::retry(ErrorCode::Busy, milliseconds(wait)));
         }
         if create {
             let taken = self.creates.take(now);
@@ -57,7 +69,7 @@ impl Router {
         if reload || self.make_room(now, out) {
             return Ok(());
         }
-        Err(Refusal::retry(ErrorCode::Busy, RETRY_MS))
+        Err(self.busy())
     }
 
     pub(super) fn loaded(

@@ -3,24 +3,21 @@
 use std::time::Duration;
 
 use casemate_protocol::error::{ErrorCode, Refusal};
-use casemate_protocol::frame::DeviceFrameKind;
+use casemate_protocol::frame::{DeviceFrameKind, SessionId, VaultFrame};
 use casemate_protocol::id::VaultId;
-use casemate_protocol::limits::{DEADLINE_MAX, WINDOW_BYTES, WINDOW_REQUESTS};
+use casemate_protocol::limits::{WINDOW_BYTES, WINDOW_REQUESTS};
 
 use super::event::{Action, Answer, RequestId, SlotId};
-use super::slot::{BYTES_PER_VAULT, Pending, RETRY_MS, Stage, State};
+use super::slot::{BYTES_PER_VAULT, Pending, Stage, State};
 use super::{Router, milliseconds};
 use crate::ipc::{Notice, ToManager};
 
 impl Router {
-    #[allow(clippy::too_many_arguments)] // The fields of one event, taken apart once.
     pub(super) fn request(
         &mut self,
         id: RequestId,
         vault: VaultId,
-        remaining: Duration,
-        kind: DeviceFrameKind,
-        frame: Vec<u8>,
+        pending: Pending,
         now: Duration,
         out: &mut Vec<Action>,
     ) {
@@ -28,12 +25,10 @@ impl Router {
             return self.refuse(id, Refusal::new(ErrorCode::Draining), out);
         }
         // The parent counts the window too; whether it does is its own affair, what we hold is ours.
-        if self.deadlines.len() >= WINDOW_REQUESTS || self.in_flight_bytes + frame.len() > WINDOW_BYTES {
-            return self.refuse(id, Refusal::retry(ErrorCode::Busy, RETRY_MS), out);
+        if self.deadlines.len() >= WINDOW_REQUESTS || self.in_flight_bytes + pending.bytes > WINDOW_BYTES {
+            return self.refuse_busy(id, out);
         }
-        let deadline = now + remaining.min(DEADLINE_MAX);
-        let pending = Pending { kind, deadline, bytes: frame.len(), frame, stage: Stage::Waiting };
-        match (self.vaults.get(&vault).copied(), kind) {
+        match (self.vaults.get(&vault).copied(), pending.kind) {
             (Some(slot), _) => self.enqueue(slot, id, pending, now, out),
             (None, DeviceFrameKind::Hello) => self.open_half(vault, id, pending, now, out),
             // Its session ended with the process that knew it. No process is made for a name that anybody can write.
@@ -59,20 +54,25 @@ impl Router {
     ) {
         let queue = self.limits.queue;
         let Some(slot) = self.touch(slot_id) else {
-            return self.refuse(id, Refusal::retry(ErrorCode::Unavailable, RETRY_MS), out);
+            let retry_ms = self.retry_ms();
+            return self.refuse(id, Refusal::retry(ErrorCode::Unavailable, retry_ms), out);
         };
-        let is_session = pending.kind != DeviceFrameKind::Hello;
-        if matches!(slot.state, State::Closing(_)) && is_session {
-            return self.session_unknown(id, out);
+        match pending.session {
+            // No frame under a name that the process never gave out, or has seen abused, wakes it.
+            Some(session) if matches!(slot.state, State::Closing(_)) || !slot.sessions.knows(&session, now) => {
+                return self.session_unknown(id, out);
+            }
+            Some(_) => {}
+            None => {
+                if let Err(wait) = slot.hellos.take(now) {
+                    return self.refuse(id, Refusal::retry(ErrorCode::Busy, milliseconds(wait)), out);
+                }
+            }
         }
         if slot.requests.len() >= queue || slot.bytes + pending.bytes > BYTES_PER_VAULT {
-            return self.refuse(id, Refusal::retry(ErrorCode::Busy, RETRY_MS), out);
+            return self.refuse_busy(id, out);
         }
         slot.bytes += pending.bytes;
-        // A stranger's hello keeps nobody resident.
-        if is_session {
-            slot.last_use = now;
-        }
         let (deadline, bytes) = (pending.deadline, pending.bytes);
         slot.requests.insert(id, pending);
         let serving = slot.serving_key().is_some();
@@ -81,9 +81,6 @@ impl Router {
         }
         self.deadlines.insert((deadline, id), slot_id);
         self.in_flight_bytes += bytes;
-        if is_session {
-            self.residents.get(&slot_id);
-        }
         if serving {
             self.deliver(slot_id, id, now, out);
         }
@@ -114,14 +111,49 @@ impl Router {
     }
 
     /// The vault-manager answered a request.
-    pub(super) fn replied(&mut self, slot_id: SlotId, id: RequestId, frame: Vec<u8>, out: &mut Vec<Action>) {
-        let stage = self.slots.get(slot_id).and_then(|slot| slot.requests.get(&id)).map(|pending| pending.stage);
-        match stage {
-            Some(Stage::Sent(_)) => self.answer(slot_id, id, Answer::Frame(frame), out),
-            // Its caller was told already.
-            Some(Stage::Overdue(_)) => self.forget(slot_id, id),
+    pub(super) fn replied(
+        &mut self,
+        slot_id: SlotId,
+        id: RequestId,
+        frame: Vec<u8>,
+        now: Duration,
+        out: &mut Vec<Action>,
+    ) {
+        let pending = self.slots.get(slot_id).and_then(|slot| slot.requests.get(&id));
+        let Some((stage, session)) = pending.map(|pending| (pending.stage, pending.session)) else {
             // A number that it was never given.
-            Some(Stage::Waiting) | None => self.violation(slot_id, "a reply to no request", out),
+            return self.violation(slot_id, "a reply to no request", out);
+        };
+        match stage {
+            Stage::Waiting => return self.violation(slot_id, "a reply to a request that it does not have", out),
+            Stage::Sent(_) | Stage::Overdue(_) => self.learn(slot_id, session, &frame, now),
+        }
+        if matches!(stage, Stage::Overdue(_)) {
+            // Its caller was told already.
+            self.forget(slot_id, id);
+        } else {
+            self.answer(slot_id, id, Answer::Frame(frame), out);
+        }
+    }
+
+    /// What an answer says of who asked: a name that was given out, or that somebody may use one. Only the latter is use of a vault: a
+    /// stranger's frames keep nobody resident.
+    fn learn(&mut self, slot_id: SlotId, session: Option<SessionId>, frame: &[u8], now: Duration) {
+        let Some(slot) = self.slots.get_mut(slot_id) else { return };
+        let doubted = slot.doubted > 0;
+        slot.doubted = slot.doubted.saturating_sub(1);
+        match session {
+            None => {
+                if let Ok(VaultFrame::Welcome { session, .. }) = VaultFrame::decode(frame) {
+                    slot.sessions.name(session, now);
+                }
+            }
+            Some(session) if doubted => slot.sessions.fail(session, now),
+            Some(session) => {
+                slot.sessions.prove(session, now);
+                slot.last_use = now;
+                self.residents.promote(&slot_id);
+            }
         }
     }
 
@@ -154,7 +186,7 @@ impl Router {
             if !matches!(pending.stage, Stage::Overdue(_)) {
                 let refusal = match (refusal, pending.stage, pending.kind) {
                     (Some(refusal), Stage::Waiting, _) | (Some(refusal), _, DeviceFrameKind::Hello) => refusal.clone(),
-                    _ => pending.lost(),
+                    _ => pending.lost(self.retry_ms()),
                 };
                 self.tell(id, pending.deadline, pending.bytes, Answer::Refused(refusal), out);
             }
@@ -207,6 +239,12 @@ impl Router {
             self.counters.refused += 1;
         }
         out.push(Action::Answer { id, answer });
+    }
+
+    /// Refuses a request that never had a slot: there is too much to do.
+    pub(super) fn refuse_busy(&mut self, id: RequestId, out: &mut Vec<Action>) {
+        let refusal = self.busy();
+        self.refuse(id, refusal, out);
     }
 
     /// Refuses a request that never had a slot.

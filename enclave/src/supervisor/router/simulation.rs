@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use casemate_protocol::error::{ErrorCode, Refusal};
-use casemate_protocol::frame::DeviceFrameKind;
+use casemate_protocol::frame::{DeviceFrameKind, SessionId, VaultFrame};
 use casemate_protocol::id::VaultId;
 use casemate_protocol::link::{KeyObject, Tuning, VersionObject};
 use casemate_protocol::secret::Secret;
@@ -44,6 +44,9 @@ struct Manager {
     started: bool,
     open: bool,
     held: Vec<u64>,
+    hellos: BTreeSet<u64>,
+    /// Sessions that it has named.
+    sessions: Vec<SessionId>,
     committing: bool,
     committed: u64,
     stopping: bool,
@@ -126,9 +129,22 @@ impl World {
         };
         let remaining = Duration::from_millis([1, 50, 3000, 10_000][usize::try_from(self.dice.roll(4)).unwrap()]);
         let frame = vec![0; usize::try_from(1 + self.dice.roll(2000)).unwrap()];
-        let event = Event::Request { id, vault: vault(self.dice.roll(12)), remaining, kind, frame };
+        let vault = vault(self.dice.roll(12));
+        let session = (kind != DeviceFrameKind::Hello).then(|| self.session_of(vault));
+        let event = Event::Request { id, vault, remaining, kind, session, frame };
         self.callers.insert(id, Caller { deadline: self.now + remaining, sealed: kind != DeviceFrameKind::Hello });
         self.handle(event);
+    }
+
+    /// A session that the vault's process has named, or made up by a stranger.
+    fn session_of(&mut self, vault: VaultId) -> SessionId {
+        let made_up = [u8::try_from(self.dice.roll(256)).unwrap(); 16];
+        let choice = self.dice.roll(1 << 32);
+        let manager = self.managers.values().find(|(of, _)| *of == vault).map(|(_, manager)| manager);
+        let Some(manager) = manager.filter(|manager| !manager.sessions.is_empty() && choice % 8 != 0) else {
+            return made_up;
+        };
+        manager.sessions[usize::try_from(choice).unwrap() % manager.sessions.len()]
     }
 
     fn handle(&mut self, event: Event) {
@@ -183,6 +199,7 @@ impl World {
             Action::SendHello { slot, id, .. } => {
                 if let Some((_, manager)) = self.managers.get_mut(&slot) {
                     manager.held.push(id);
+                    manager.hellos.insert(id);
                 }
             }
             Action::Kill { slot } => {
@@ -348,10 +365,23 @@ impl World {
                 return self.handle(Event::Exited { slot, exit: ManagerExit::Status(0) });
             }
             _ => match manager.held.pop() {
+                Some(id) if manager.hellos.remove(&id) => {
+                    let mut session = [0; 16];
+                    session[..8].copy_from_slice(&id.to_be_bytes());
+                    manager.sessions.push(session);
+                    let frame = VaultFrame::Welcome { session, noise: vec![1] }.encode().into();
+                    FromManager::Reply { id, frame }
+                }
                 Some(id) => FromManager::Reply { id, frame: vec![1] },
                 None => return,
             },
         };
+        if matches!(message, FromManager::Reply { .. }) && self.dice.chance(10) {
+            // Whoever asked has shown no right to.
+            let notice = [Notice::BadFrame, Notice::Stranger, Notice::LockTurned];
+            let message = FromManager::Noticed(notice[usize::try_from(self.dice.roll(3)).unwrap()]);
+            self.handle(Event::FromManager { slot, message });
+        }
         self.handle(Event::FromManager { slot, message });
     }
 

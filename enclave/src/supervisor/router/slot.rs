@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use casemate_protocol::error::{ErrorCode, Refusal};
-use casemate_protocol::frame::DeviceFrameKind;
+use casemate_protocol::frame::{DeviceFrameKind, SessionId};
 use casemate_protocol::id::VaultId;
 
 use super::commit::Commit;
 use super::event::{Loaded, Op, RequestId, SlotId};
+use super::sessions::Sessions;
+use crate::supervisor::bucket::TokenBucket;
 
 /// How long a vault-manager may be silent after it was given something, however short a device's deadline is. Without it, anybody who may
 /// send a frame with a deadline of a millisecond could have a vault's process killed.
@@ -21,8 +23,11 @@ pub(super) const STOP_LIMIT: Duration = Duration::from_secs(1);
 pub(super) const OPENING_LIMIT: Duration = Duration::from_secs(30);
 /// Bytes of frames waiting for or held by one vault. Its socket's lane for requests has room for more, credentials included.
 pub(super) const BYTES_PER_VAULT: usize = 2 * 1024 * 1024;
-/// When to come back, milliseconds, after something that passes quickly.
-pub(super) const RETRY_MS: u32 = 100;
+/// Handshakes that may be begun with one vault, at once and each second from then on: no more within the age of a handshake than the
+/// vault-manager keeps ([`crate::vault::sessions`]), so that nobody pushes another's out. A stranger who takes them all keeps the vault's
+/// devices from new sessions, not from those they have.
+const HELLOS: u32 = 64;
+const HELLOS_PER_SECOND: u32 = 8;
 
 /// A slot.
 #[derive(Debug)]
@@ -37,6 +42,12 @@ pub(super) struct Slot {
     pub(super) waiting: VecDeque<RequestId>,
     /// Bytes of waiting frames and of frames that the process has not answered.
     pub(super) bytes: usize,
+    /// Handshakes that may still be begun.
+    pub(super) hellos: TokenBucket,
+    /// Names under which frames are passed on.
+    pub(super) sessions: Sessions,
+    /// Answers to come of which the process has said already that they prove nothing of who asked.
+    pub(super) doubted: u32,
     /// The write in flight.
     pub(super) commit: Option<Commit>,
     /// A put that goes on although its write was given up. Until it ends the vault is not opened again.
@@ -53,7 +64,7 @@ pub(super) struct Slot {
     pub(super) made_ready: Duration,
     /// How long it may be half-open.
     pub(super) half_open_until: Duration,
-    /// When a device last asked.
+    /// When a device last proved that it may ask.
     pub(super) last_use: Duration,
     /// When the process was last given what it waited for from us.
     pub(super) released: Duration,
@@ -141,6 +152,8 @@ pub(super) enum Closing {
 pub(super) struct Pending {
     /// The frame's kind.
     pub(super) kind: DeviceFrameKind,
+    /// The session that it names.
+    pub(super) session: Option<SessionId>,
     /// When its caller is answered whatever happens.
     pub(super) deadline: Duration,
     /// The frame, until it is sent.
@@ -163,10 +176,20 @@ pub(super) enum Stage {
 }
 
 impl Pending {
+    /// A request that waits.
+    pub(super) fn new(
+        kind: DeviceFrameKind,
+        session: Option<SessionId>,
+        deadline: Duration,
+        frame: Vec<u8>,
+    ) -> Self {
+        Self { kind, session, deadline, bytes: frame.len(), frame, stage: Stage::Waiting }
+    }
+
     /// What its caller is told when the process is gone. Whether a sealed request took effect cannot be known then.
-    pub(super) fn lost(&self) -> Refusal {
+    pub(super) fn lost(&self, retry_ms: u32) -> Refusal {
         match (self.stage, self.kind) {
-            (Stage::Waiting, _) | (_, DeviceFrameKind::Hello) => Refusal::retry(ErrorCode::Unavailable, RETRY_MS),
+            (Stage::Waiting, _) | (_, DeviceFrameKind::Hello) => Refusal::retry(ErrorCode::Unavailable, retry_ms),
             (Stage::Sent(_) | Stage::Overdue(_), DeviceFrameKind::Finish | DeviceFrameKind::Sealed) => {
                 Refusal::new(ErrorCode::OutcomeUnknown)
             }
@@ -193,6 +216,9 @@ impl Slot {
             requests: BTreeMap::new(),
             waiting: VecDeque::new(),
             bytes: 0,
+            hellos: TokenBucket::with_burst(HELLOS_PER_SECOND, HELLOS),
+            sessions: Sessions::default(),
+            doubted: 0,
             commit: None,
             late_put: None,
             committed: 0,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use casemate_protocol::error::ErrorCode;
 use casemate_protocol::frame::DeviceFrameKind::{self, Finish, Hello, Sealed};
+use casemate_protocol::frame::{SessionId, VaultFrame};
 use casemate_protocol::id::VaultId;
 use casemate_protocol::link::{KeyObject, LogEvent, Tuning, VersionObject};
 use casemate_protocol::secret::Secret;
@@ -13,56 +14,72 @@ use super::slot::{HALF_OPEN_LIFE, STOP_LIMIT, STUCK_AFTER};
 use super::*;
 use crate::ipc::{CommitResult, FromManager, ToManager};
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+/// The session that the process of every vault names first.
+pub(super) const SESSION: SessionId = [5; 16];
+
+pub(super) fn welcome(session: SessionId) -> Vec<u8> {
+    VaultFrame::Welcome { session, noise: vec![1] }.encode().into()
+}
 
 /// A router and somebody who plays everything around it.
-struct Stage {
-    router: Router,
-    now: Duration,
+pub(super) struct Stage {
+    pub(super) router: Router,
+    pub(super) now: Duration,
     requests: u64,
-    out: Vec<Action>,
+    pub(super) out: Vec<Action>,
 }
 
 impl Stage {
-    fn new(tuning: &Tuning) -> Self {
+    pub(super) fn new(tuning: &Tuning) -> Self {
         Self { router: Router::new(tuning, 1000, Duration::ZERO), now: Duration::ZERO, requests: 0, out: Vec::new() }
     }
 
-    fn small() -> Self {
+    pub(super) fn small() -> Self {
         Self::new(&Tuning { vault_limit: 2, queue_per_vault: 3, ..Tuning::default() })
     }
 
-    fn event(&mut self, event: Event) -> &[Action] {
+    pub(super) fn event(&mut self, event: Event) -> &[Action] {
         self.out.clear();
         self.router.handle(event, self.now, &mut self.out);
         &self.out
     }
 
-    fn after(&mut self, time: Duration) -> &[Action] {
+    pub(super) fn after(&mut self, time: Duration) -> &[Action] {
         self.now += time;
         self.event(Event::Tick)
     }
 
-    fn request(&mut self, vault: VaultId, kind: DeviceFrameKind) -> u64 {
+    pub(super) fn request(&mut self, vault: VaultId, kind: DeviceFrameKind) -> u64 {
         self.request_within(vault, kind, Duration::from_secs(10))
     }
 
     fn request_within(&mut self, vault: VaultId, kind: DeviceFrameKind, remaining: Duration) -> u64 {
+        self.request_in(vault, kind, (kind != Hello).then_some(SESSION), remaining)
+    }
+
+    pub(super) fn request_in(
+        &mut self,
+        vault: VaultId,
+        kind: DeviceFrameKind,
+        session: Option<SessionId>,
+        remaining: Duration,
+    ) -> u64 {
         self.requests += 1;
         let id = self.requests;
-        self.event(Event::Request { id, vault, remaining, kind, frame: vec![1; 100] });
+        self.event(Event::Request { id, vault, remaining, kind, session, frame: vec![1; 100] });
         id
     }
 
-    fn from(&mut self, slot: SlotId, message: FromManager) -> &[Action] {
+    pub(super) fn from(&mut self, slot: SlotId, message: FromManager) -> &[Action] {
         self.event(Event::FromManager { slot, message })
     }
 
-    fn slot(&self, vault: VaultId) -> SlotId {
+    pub(super) fn slot(&self, vault: VaultId) -> SlotId {
         self.router.vaults[&vault]
     }
 
-    fn refusal(&self, id: u64) -> Option<ErrorCode> {
+    pub(super) fn refusal(&self, id: u64) -> Option<ErrorCode> {
         self.out.iter().find_map(|action| match action {
             Action::Answer { id: answered, answer: Answer::Refused(refusal) } if *answered == id => Some(refusal.code),
             _ => None,
@@ -82,19 +99,19 @@ impl Stage {
     }
 
     /// A half-open vault that is ready for handshakes.
-    fn ready(&mut self, vault: VaultId) -> SlotId {
+    pub(super) fn ready(&mut self, vault: VaultId) -> SlotId {
         let hello = self.request(vault, Hello);
         let (slot, op) = (self.slot(vault), self.op());
         self.event(Event::Spawned { slot, pid: 7 });
         let result = Ok(Some(VersionObject { version: 3, bytes: vec![3] }));
         self.event(Event::Newest { slot, op, result });
         self.from(slot, FromManager::Ready { static_key: [8; 32] });
-        self.from(slot, FromManager::Reply { id: hello, frame: vec![2] });
+        self.from(slot, FromManager::Reply { id: hello, frame: welcome(SESSION) });
         slot
     }
 
     /// An open vault at version 3.
-    fn open(&mut self, vault: VaultId) -> SlotId {
+    pub(super) fn open(&mut self, vault: VaultId) -> SlotId {
         let slot = self.ready(vault);
         let finish = self.request(vault, Finish);
         self.from(slot, FromManager::Open { create: false });
@@ -103,7 +120,7 @@ impl Stage {
         slot
     }
 
-    fn load(&mut self, slot: SlotId) {
+    pub(super) fn load(&mut self, slot: SlotId) {
         self.load_as(slot, self.op());
     }
 
@@ -118,15 +135,15 @@ impl Stage {
         self.event(Event::VaultKey { slot, op, result: Ok(key) });
     }
 
-    fn has(&self, matches: impl Fn(&Action) -> bool) -> bool {
+    pub(super) fn has(&self, matches: impl Fn(&Action) -> bool) -> bool {
         self.out.iter().any(matches)
     }
 
-    fn is_killed(&self, slot: SlotId) -> bool {
+    pub(super) fn is_killed(&self, slot: SlotId) -> bool {
         self.has(|action| matches!(action, Action::Kill { slot: killed } if *killed == slot))
     }
 
-    fn is_stopped(&self, slot: SlotId) -> bool {
+    pub(super) fn is_stopped(&self, slot: SlotId) -> bool {
         self.has(|action| matches!(action, Action::Send { slot: to, message: ToManager::Stop } if *to == slot))
     }
 
@@ -164,7 +181,7 @@ fn from_hello_to_reply() {
     let expected_key = [8; 32];
     assert!(stage.has(|action| matches!(action,
         Action::SendHello { id, vault, static_key, .. } if (*id, *vault, *static_key) == (hello, a, expected_key))));
-    stage.from(slot, FromManager::Reply { id: hello, frame: vec![2] });
+    stage.from(slot, FromManager::Reply { id: hello, frame: welcome(SESSION) });
     assert!(stage.has(|action| matches!(action, Action::Answer { answer: Answer::Frame(_), .. })));
 
     let finish = stage.request(a, Finish);
@@ -227,7 +244,7 @@ fn an_id_without_objects_is_read_once() {
     let slot = stage.slot(a);
     assert!(stage.has(|action| matches!(action, Action::Send { message: ToManager::Start { newest: None, .. }, .. })));
     stage.from(slot, FromManager::Ready { static_key: [8; 32] });
-    stage.from(slot, FromManager::Reply { id: hello, frame: vec![2] });
+    stage.from(slot, FromManager::Reply { id: hello, frame: welcome(SESSION) });
     stage.request(a, Finish);
     stage.from(slot, FromManager::Open { create: true });
     assert!(!stage.router.negative.holds(a, stage.now), "a creation clears it");
@@ -237,12 +254,16 @@ fn an_id_without_objects_is_read_once() {
 fn strangers_share_a_small_pool_and_take_no_residents_place() {
     let mut stage = Stage::small();
     let resident = stage.open(vault(1));
+    stage.after(SECOND);
     let first = stage.request(vault(10), Hello);
     for number in 11..14 {
         stage.request(vault(number), Hello);
     }
     assert_eq!(stage.router.half_open.len(), 4);
+    let early = stage.request(vault(14), Hello);
+    assert_eq!(stage.refusal(early), Some(ErrorCode::Busy), "no more at once than there is room for");
     let oldest = stage.slot(vault(10));
+    stage.after(SECOND);
     stage.request(vault(14), Hello);
     assert!(stage.is_killed(oldest) && !stage.is_killed(resident) && !stage.is_stopped(resident));
     assert_eq!(stage.refusal(first), Some(ErrorCode::Busy));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use casemate_dev::directory::MeasurementsFile;
 use casemate_enclave::boot::{self, Parts};
+use casemate_enclave::heap::Heap;
 use casemate_enclave::keys::connector::Endpoint;
 use casemate_enclave::outside::SecurityModule;
 use casemate_enclave::sandbox::{Layer, SandboxOptions};
@@ -19,7 +20,7 @@ use rustls_pki_types::CertificateDer;
 
 /// musl's own gives memory back to the kernel so eagerly that a request costs system calls (`docs/decisions/0009`).
 #[global_allocator]
-static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+static ALLOCATOR: Heap = Heap;
 
 /// Run the supervisor with development evidence. Nothing that it holds is protected from this machine.
 #[derive(Debug, Parser)]

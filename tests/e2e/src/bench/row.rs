@@ -43,6 +43,10 @@ pub(super) enum Unit {
     Calls,
     #[serde(rename = "%")]
     Percent,
+    #[serde(rename = "KiB")]
+    Kibibytes,
+    #[serde(rename = "vaults")]
+    Vaults,
 }
 
 impl Unit {
@@ -52,6 +56,8 @@ impl Unit {
             Self::PerSecond => "1/s",
             Self::Calls => "calls",
             Self::Percent => "%",
+            Self::Kibibytes => "KiB",
+            Self::Vaults => "vaults",
         }
     }
 }
@@ -103,12 +109,12 @@ impl Row {
 
 #[expect(clippy::print_stdout, reason = "the benchmark's result")]
 pub(super) fn print(rows: &[Row]) {
-    println!("{:<31} {:>5} {:>9} {:>9} {:>9} {:>9} {:>6}", "row", "unit", "p50", "p99", "p99.9", "bare p50", "ratio");
+    println!("{:<31} {:>6} {:>9} {:>9} {:>9} {:>9} {:>6}", "row", "unit", "p50", "p99", "p99.9", "bare p50", "ratio");
     let optional =
         |value: Option<f64>, digits| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"));
     for row in rows {
         println!(
-            "{:<31} {:>5} {:>9.1} {:>9} {:>9} {:>9} {:>6}",
+            "{:<31} {:>6} {:>9.1} {:>9} {:>9} {:>9} {:>6}",
             row.name,
             row.unit.text(),
             row.value,

@@ -45,7 +45,8 @@ impl Wide {
     }
 }
 
-fn median(values: &[f64]) -> Option<f64> {
+/// The middle one; none when there is none.
+pub(super) fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied()

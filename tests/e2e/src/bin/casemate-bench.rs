@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use casemate_e2e::bench::{self, Group, echo};
+use casemate_enclave::{vault, zygote};
 use clap::{Parser, Subcommand};
 
 /// musl's own gives memory back to the kernel so eagerly that a request costs system calls (`docs/decisions/0009`).
@@ -38,6 +39,8 @@ enum Part {
 
 #[expect(clippy::print_stderr, reason = "a program's main speaks to its user")]
 fn main() -> ExitCode {
+    // One row measures with this program as the zygote.
+    zygote::enter_if_zygote(vault::process::run);
     let cli = Cli::parse();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let done = match cli.part {

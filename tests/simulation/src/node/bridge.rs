@@ -26,7 +26,8 @@ impl Node<'_> {
         enclave.next_request += 1;
         let id = enclave.next_request;
         enclave.open.insert(id, Open { call, deadline: now + peek.deadline });
-        self.event(router::Event::Request { id, vault, remaining: peek.deadline, kind: peek.kind, frame });
+        let (remaining, kind, session) = (peek.deadline, peek.kind, peek.session);
+        self.event(router::Event::Request { id, vault, remaining, kind, session, frame });
     }
 
     pub(super) fn reply(&mut self, call: CallId, frame: Vec<u8>) {

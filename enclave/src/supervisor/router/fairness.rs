@@ -1,0 +1,175 @@
+//! What strangers, and owners who misbehave, can take from others: told as stories of events.
+
+use std::time::Duration;
+
+use casemate_protocol::error::ErrorCode;
+use casemate_protocol::frame::DeviceFrameKind::{Finish, Hello, Sealed};
+use casemate_protocol::frame::SessionId;
+use casemate_protocol::link::Tuning;
+
+use super::simulation::vault;
+use super::tests::{SECOND, SESSION, Stage, welcome};
+use super::*;
+use crate::ipc::{FromManager, Notice, ToManager};
+use crate::vault::sessions::{HANDSHAKE_AGE, HANDSHAKES};
+
+const TEN_SECONDS: Duration = Duration::from_secs(10);
+
+fn session(number: usize) -> SessionId {
+    let mut session = [0; 16];
+    session[..8].copy_from_slice(&number.to_be_bytes());
+    session
+}
+
+/// A frame that the vault-manager calls no good.
+fn bad_frame(stage: &mut Stage, vault: VaultId, slot: SlotId) {
+    let id = stage.request(vault, Sealed);
+    stage.from(slot, FromManager::Noticed(Notice::BadFrame));
+    stage.from(slot, FromManager::Reply { id, frame: vec![2] });
+}
+
+#[test]
+fn a_frame_of_no_session_wakes_nobody() {
+    let mut stage = Stage::small();
+    stage.open(vault(1));
+    for kind in [Finish, Sealed] {
+        let id = stage.request_in(vault(1), kind, Some(session(7)), TEN_SECONDS);
+        assert_eq!(stage.refusal(id), Some(ErrorCode::SessionUnknown));
+        assert_eq!(stage.out.len(), 1);
+    }
+    assert_eq!(stage.router.refusals().session_unknown, 2, "and is counted");
+    stage.request(vault(1), Sealed);
+    assert!(stage.has(|action| matches!(action, Action::Send { message: ToManager::Request { .. }, .. })));
+}
+
+#[test]
+fn only_who_proves_a_right_keeps_a_vault_resident() {
+    let mut stage = Stage::new(&Tuning { idle_ms: 60_000, ..Tuning::default() });
+    let (forged, used) = (stage.open(vault(1)), stage.open(vault(2)));
+    for _ in 0..6 {
+        stage.after(9 * SECOND);
+        bad_frame(&mut stage, vault(1), forged);
+        let id = stage.request(vault(2), Sealed);
+        stage.from(used, FromManager::Reply { id, frame: vec![2] });
+    }
+    stage.after(9 * SECOND);
+    assert!(stage.is_stopped(forged) && !stage.is_stopped(used));
+}
+
+#[test]
+fn a_stranger_takes_no_place_in_the_order_of_use() {
+    let mut stage = Stage::small();
+    let (older, newer) = (stage.open(vault(1)), stage.open(vault(2)));
+    bad_frame(&mut stage, vault(1), older);
+    let third = stage.ready(vault(3));
+    stage.request(vault(3), Finish);
+    stage.from(third, FromManager::Open { create: false });
+    assert!(stage.is_stopped(older) && !stage.is_stopped(newer));
+}
+
+#[test]
+fn forgeries_under_a_known_name_end_the_name() {
+    let mut stage = Stage::new(&Tuning::default());
+    let slot = stage.open(vault(1));
+    let mut reached = 0;
+    for _ in 0..10_000 {
+        let id = stage.request(vault(1), Sealed);
+        if stage.refusal(id) == Some(ErrorCode::SessionUnknown) {
+            continue;
+        }
+        reached += 1;
+        stage.from(slot, FromManager::Noticed(Notice::BadFrame));
+        stage.from(slot, FromManager::Reply { id, frame: vec![2] });
+    }
+    assert!((100..2000).contains(&reached), "{reached}");
+    // Its owner makes another one.
+    let hello = stage.request(vault(1), Hello);
+    stage.from(slot, FromManager::Reply { id: hello, frame: welcome(session(8)) });
+    let finish = stage.request_in(vault(1), Finish, Some(session(8)), TEN_SECONDS);
+    assert_eq!(stage.refusal(finish), None);
+}
+
+#[test]
+fn unfinished_handshakes_push_none_out_before_its_time() {
+    let mut stage = Stage::new(&Tuning::default());
+    let slot = stage.open(vault(1));
+    let mut began: Vec<Duration> = Vec::new();
+    let mut refused = 0;
+    for _ in 0..10_000 {
+        stage.after(Duration::from_millis(2));
+        let hello = stage.request(vault(1), Hello);
+        if stage.refusal(hello) == Some(ErrorCode::Busy) {
+            refused += 1;
+        } else {
+            stage.from(slot, FromManager::Reply { id: hello, frame: welcome(session(began.len())) });
+            began.push(stage.now);
+        }
+        let alive = began.iter().filter(|at| stage.now < **at + HANDSHAKE_AGE).count();
+        assert!(alive <= HANDSHAKES, "the vault-manager keeps no more than {HANDSHAKES}");
+    }
+    assert!(refused > 9000, "{refused}");
+    // Who has a session goes on.
+    let id = stage.request_in(vault(1), Sealed, Some(SESSION), TEN_SECONDS);
+    assert_eq!(stage.refusal(id), None);
+}
+
+#[test]
+fn a_wrong_lock_key_costs_an_opening_now_and_then() {
+    let mut stage = Stage::new(&Tuning::default());
+    let slot = stage.ready(vault(1));
+    let mut opened = 0;
+    for _ in 0..100 {
+        let finish = stage.request(vault(1), Finish);
+        stage.from(slot, FromManager::Open { create: false });
+        if stage.has(|action| matches!(action, Action::Load { .. })) {
+            opened += 1;
+            stage.load(slot);
+            stage.from(slot, FromManager::Noticed(Notice::LockTurned));
+        }
+        stage.from(slot, FromManager::Reply { id: finish, frame: vec![2] });
+        stage.after(Duration::from_millis(20));
+        let hello = stage.request(vault(1), Hello);
+        stage.from(slot, FromManager::Reply { id: hello, frame: welcome(SESSION) });
+    }
+    assert!((2..20).contains(&opened), "{opened}");
+    let other = stage.open(vault(2));
+    assert!(!stage.is_killed(other) && stage.router.numbers().resident >= 1, "and costs others nothing");
+}
+
+#[test]
+fn a_herd_is_spread_and_nobody_is_pushed_out() {
+    let mut stage = Stage::new(&Tuning { opens_per_second: 100, ..Tuning::default() });
+    let mut waits = Vec::new();
+    for number in 0..300 {
+        stage.request(vault(number), Hello);
+        waits.extend(stage.out.iter().find_map(|action| match action {
+            Action::Answer { answer: Answer::Refused(refusal), .. } => refusal.retry_after_ms,
+            _ => None,
+        }));
+        assert!(!stage.has(|action| matches!(action, Action::Kill { .. })));
+    }
+    assert_eq!(stage.router.half_open.len(), 50, "the pool is full");
+    waits.sort_unstable();
+    waits.dedup();
+    assert_eq!(waits.len(), 250, "each is told a time of his own");
+    assert!(*waits.last().unwrap() <= 3000);
+}
+
+#[test]
+fn those_who_are_refused_together_are_told_different_times() {
+    let mut stage = Stage::new(&Tuning { queue_per_vault: 1, ..Tuning::default() });
+    stage.open(vault(1));
+    stage.request(vault(1), Sealed);
+    let mut times: Vec<u32> = (0..100)
+        .filter_map(|_| {
+            stage.request(vault(1), Sealed);
+            stage.out.iter().find_map(|action| match action {
+                Action::Answer { answer: Answer::Refused(refusal), .. } => refusal.retry_after_ms,
+                _ => None,
+            })
+        })
+        .collect();
+    times.sort_unstable();
+    times.dedup();
+    assert_eq!(times.len(), 100);
+}

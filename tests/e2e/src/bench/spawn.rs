@@ -1,0 +1,46 @@
+//! How long the zygote takes to make a vault-manager, from the order until it is ready, its walls included.
+
+use std::time::Instant;
+
+use casemate_enclave::ipc::FromManager;
+use casemate_enclave::sandbox::SandboxOptions;
+use casemate_enclave::supervisor_socket::SupervisorSocket;
+use casemate_enclave::zygote::{Slot, Zygote, ZygoteEvent};
+use casemate_enclave::{socket, watch};
+
+use super::Result;
+use super::row::Samples;
+
+/// Vault-managers that are made, one after the other; all live until the last is ready.
+const SPAWNS: u32 = 1000;
+/// What each may have.
+const MEMORY_BYTES: u64 = 64 * 1024 * 1024;
+/// Beside the uids of the nodes (`crate::node`).
+const UID_BASE: u32 = 0x6000_0000;
+
+/// Measures with this program as its own zygote, which its `main` is made for.
+pub(super) async fn measure() -> Result<Samples> {
+    let options = SandboxOptions { uid_base: UID_BASE, ..SandboxOptions::default() };
+    let zygote = watch::zygote(Zygote::start(&options)?)?;
+    let mut samples = Samples::default();
+    let mut tenants = Vec::new();
+    for slot in 0..SPAWNS {
+        let (ours, theirs) = socket::pair()?;
+        let mut ours = SupervisorSocket::new(ours)?;
+        let start = Instant::now();
+        zygote.get_ref().spawn(Slot(slot), theirs, MEMORY_BYTES)?;
+        let said = ours.recv().await?;
+        samples.add(start.elapsed());
+        if !matches!(said, FromManager::Ready { .. }) {
+            return Err(format!("{said:?} instead of being ready").into());
+        }
+        tenants.push(ours);
+        // Each order has its event, and is only followed by the next when that was taken.
+        while let Some(event) = zygote.get_ref().next_event()? {
+            if let ZygoteEvent::SpawnFailed { errno, .. } = event {
+                return Err(errno.into());
+            }
+        }
+    }
+    Ok(samples)
+}
