@@ -178,7 +178,10 @@ fn namespaces_are_shared_but_for_the_pids() {
 }
 
 fn memory_ends_at_the_limit_alone() {
-    let mut house = House::open(&all_but(Some(Layer::Rlimits)));
+    let mut waived = all_but(Some(Layer::Rlimits));
+    // Last words into a file would go beyond the limit of file sizes, which ends a process otherwise.
+    waived.retain(|layer| *layer != Layer::Descriptors);
+    let mut house = House::open(&waived);
     let (mut tenant, mut neighbour) = (house.tenant(1), house.tenant(2));
     assert_eq!(house.ask(&mut tenant, "memory"), None);
     assert_eq!(house.exit_of(tenant.slot), ExitKind::Signal(libc::SIGABRT));
