@@ -31,10 +31,11 @@ const CREATE: u32 = 6;
 
 /// Enters the group; whether there is one.
 pub(super) fn enter() -> nix::Result<bool> {
-    if !is_in_root() {
+    // Mounted first: before its first mount the kernel does not tell of the hierarchy at all.
+    let Some(root) = hierarchy()? else { return Ok(false) };
+    if own_group().as_deref() != Some("/") {
         return Ok(false);
     }
-    let Some(root) = hierarchy()? else { return Ok(false) };
     let offered = read(&root, "cgroup.controllers")?;
     if !["memory", "pids"].iter().all(|wanted| offered.split_whitespace().any(|name| name == *wanted)) {
         return Ok(false);
@@ -61,10 +62,6 @@ pub(super) fn enter() -> nix::Result<bool> {
 /// Whether the group has this process, and its children with it.
 pub(super) fn holds() -> bool {
     own_group().as_deref() == Some("/vault-managers")
-}
-
-fn is_in_root() -> bool {
-    own_group().as_deref() == Some("/")
 }
 
 /// This process's group in the version 2 hierarchy, the one with number 0.

@@ -13,6 +13,8 @@ use casemate_enclave::system::{OsRandomness, SystemClock};
 use libc::{c_int, c_long};
 use nix::sys::socket::{SockaddrLike, UnixAddr};
 
+use crate::tenants::MEMORY_BYTES;
+
 /// The deeds that end the process by the seccomp rule. (What the deed's word means is in [`forbidden`].)
 pub(crate) const FORBIDDEN: &[&str] = &[
     "open",
@@ -214,7 +216,7 @@ fn forbidden(deed: &str, number: c_int) -> c_long {
             "mmap-file" => libc::syscall(libc::SYS_mmap, NONE, 4096, rw, libc::MAP_PRIVATE, 0, NONE),
             "msgget" => libc::syscall(libc::SYS_msgget, libc::IPC_PRIVATE, 0o600),
             "segment" => libc::syscall(libc::SYS_shmget, number, NONE, NONE),
-            "mmap-much" => libc::syscall(libc::SYS_mmap, NONE, 1_i64 << 30, rw, anonymous, -1, NONE),
+            "mmap-much" => libc::syscall(libc::SYS_mmap, NONE, 2 * MEMORY_BYTES, rw, anonymous, -1, NONE),
             "shmget" => libc::syscall(libc::SYS_shmget, NONE, 4096, libc::IPC_CREAT | 0o600),
             "memfd" => libc::syscall(libc::SYS_memfd_create, path, NONE),
             "prlimit" => {
