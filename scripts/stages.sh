@@ -114,8 +114,8 @@ lint_release_trees() {
     local package tree found=0
     for package in "${release_packages[@]}"; do
         tree=$(cargo tree --locked --edges normal,build --prefix none --package "$package") || { bad "the dependency tree of $package cannot be read" && return 1; }
-        if grep -q -E '^casemate-(standins|standin-kms|dev|e2e) ' <<<"$tree"; then
-            bad "$package depends on a stand-in, or cargo is told to unify features over the whole workspace"
+        if grep -q -E '^(casemate-(standins|standin-kms|dev|e2e|simulation|model)|stateright) ' <<<"$tree"; then
+            bad "$package depends on a stand-in or on what only tests use, or cargo is told to unify features over the whole workspace"
             found=1
         fi
     done
@@ -152,7 +152,7 @@ lint_scripts() {
 # The harness that judges the running system is itself under test.
 stage_unit() {
     local failed=0
-    run_programs '^/(tests/(standins|kms|dev|simulation|fuzzing)$|[a-z]+$)' . || failed=1
+    run_programs '^/(tests/(standins|kms|dev|simulation|model|fuzzing)$|[a-z]+$)' . || failed=1
     run_programs '^/tests/e2e$' '^casemate_e2e$' || failed=1
     return "$failed"
 }

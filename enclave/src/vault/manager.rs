@@ -524,10 +524,10 @@ impl<'a> Manager<'a> {
         }
     }
 
-    /// Judges again what waited for a reload.
+    /// Judges again what waited for a reload. Only the request that asked for it has been read for: what came while it was under way may
+    /// carry a head that is newer than what had been read by then, and an honest store would be called a liar.
     pub(super) fn release_queue(&mut self) {
-        for mut pending in mem::take(&mut self.queue) {
-            pending.reloaded = true;
+        for pending in mem::take(&mut self.queue) {
             self.request(pending);
         }
     }

@@ -12,14 +12,14 @@ use crate::ipc::CommitResult;
 use crate::supervisor::backoff;
 
 /// A write in flight.
-#[derive(Debug)]
-pub(super) struct Commit {
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Commit {
     /// The version.
-    pub(super) version: u64,
+    pub version: u64,
     /// Its path.
-    pub(super) path: String,
+    pub path: String,
     /// Its object.
-    pub(super) bytes: Bytes,
+    pub bytes: Bytes,
     /// When it becomes [`CommitResult::Unknown`].
     deadline: Duration,
     /// How long one answer is waited for.
@@ -32,7 +32,7 @@ pub(super) struct Commit {
     attempt: u32,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Phase {
     /// The put is waited for, until then.
     Putting { until: Duration },
@@ -44,7 +44,7 @@ enum Phase {
 
 /// What is to be done next for a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub enum Step {
     /// Wait.
     Wait,
     /// Put the bytes, as this call.
@@ -57,7 +57,7 @@ pub(super) enum Step {
 
 impl Commit {
     /// Begins with a put.
-    pub(super) fn begin(version: u64, path: String, bytes: Bytes, timeout: Duration, now: Duration, op: Op) -> Self {
+    pub fn begin(version: u64, path: String, bytes: Bytes, timeout: Duration, now: Duration, op: Op) -> Self {
         Self {
             version,
             path,
@@ -72,23 +72,23 @@ impl Commit {
     }
 
     /// When [`Commit::tick`] is to be called.
-    pub(super) fn wake(&self) -> Duration {
+    pub fn wake(&self) -> Duration {
         let (Phase::Putting { until } | Phase::Reading { until, .. } | Phase::Waiting { until }) = self.phase;
         until.min(self.deadline)
     }
 
     /// When it is over at the latest.
-    pub(super) fn deadline(&self) -> Duration {
+    pub fn deadline(&self) -> Duration {
         self.deadline
     }
 
     /// The put call that has not ended.
-    pub(super) fn outstanding_put(&self) -> Option<Op> {
+    pub fn outstanding_put(&self) -> Option<Op> {
         self.put
     }
 
     /// A put call has ended.
-    pub(super) fn put_done(&mut self, op: Op, put: Put, now: Duration, next: Op) -> Step {
+    pub fn put_done(&mut self, op: Op, put: Put, now: Duration, next: Op) -> Step {
         if self.put != Some(op) {
             return Step::Wait;
         }
@@ -108,7 +108,7 @@ impl Commit {
     }
 
     /// A read-back has ended.
-    pub(super) fn read_back(&mut self, op: Op, found: &Result<Option<Vec<u8>>, StoreFailed>, now: Duration) -> Step {
+    pub fn read_back(&mut self, op: Op, found: &Result<Option<Vec<u8>>, StoreFailed>, now: Duration) -> Step {
         match self.phase {
             Phase::Reading { op: waited_for, .. } if waited_for == op => {}
             _ => return Step::Wait,
@@ -121,7 +121,7 @@ impl Commit {
     }
 
     /// Time has passed.
-    pub(super) fn tick(&mut self, now: Duration, next: Op) -> Step {
+    pub fn tick(&mut self, now: Duration, next: Op) -> Step {
         if now >= self.deadline {
             return Step::Done(CommitResult::Unknown);
         }

@@ -157,7 +157,7 @@ pub struct VaultKey {
 }
 
 /// What became of one put call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Put {
     /// Durable and ours.
     Created,

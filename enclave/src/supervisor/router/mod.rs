@@ -43,6 +43,7 @@ use casemate_protocol::limits::DEADLINE_MAX;
 use casemate_protocol::link::{LogEvent, LogLevel, RefusalNumbers, Tuning, VaultNumbers};
 use lru::LruCache;
 
+pub use commit::{Commit, Step};
 pub use event::{Action, Answer, Event, Loaded, ManagerExit, Op, Put, RequestId, SlotId, StoreFailed, VaultKey};
 pub use limits::{Limits, half_open};
 

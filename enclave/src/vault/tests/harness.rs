@@ -89,6 +89,9 @@ pub(crate) struct Node<'a> {
     pub(crate) collected: Option<u64>,
     /// Whether commits are stored and reported at once.
     pub(crate) auto_commit: bool,
+    /// Whether what an opening reads is handed over at once.
+    pub(crate) auto_open: bool,
+    opening: Option<Vec<VersionObject>>,
     next_id: u64,
 }
 
@@ -109,6 +112,8 @@ impl<'a> Node<'a> {
             commits: Vec::new(),
             collected: None,
             auto_commit: true,
+            auto_open: true,
+            opening: None,
             next_id: 0,
         };
         let newest = store.borrow().newest();
@@ -148,8 +153,10 @@ impl<'a> Node<'a> {
                     return;
                 }
                 self.store.borrow_mut().key_made = true;
-                let vault_key = Secret::new(VAULT_KEY.to_vec());
-                self.manager.handle(ToManager::Opened { vault_key, generation: 1, versions });
+                self.opening = Some(versions);
+                if self.auto_open {
+                    self.finish_open();
+                }
             }
             FromManager::Commit { version, object } => {
                 self.commits.push((version, object));
@@ -166,6 +173,13 @@ impl<'a> Node<'a> {
             }
             FromManager::Noticed(notice) => self.notices.push(notice),
         }
+    }
+
+    /// Hands over what the opening that is on its way has read.
+    pub(crate) fn finish_open(&mut self) {
+        let versions = self.opening.take().expect("an opening is on its way");
+        let vault_key = Secret::new(VAULT_KEY.to_vec());
+        self.tell(ToManager::Opened { vault_key, generation: 1, versions });
     }
 
     /// Stores the commit that is on its way, as the real supervisor would, and reports it.

@@ -4,7 +4,7 @@ use casemate_protocol::error::ErrorCode;
 use casemate_protocol::frame::DeviceFrame;
 use casemate_protocol::head::Head;
 use casemate_protocol::reply::Answer;
-use casemate_protocol::request::{Operation, accept_rollback_bytes};
+use casemate_protocol::request::{Operation, Request, accept_rollback_bytes, request_hash};
 use ed25519_dalek::Signer;
 
 use super::harness::{Device, World, code, get, put, value};
@@ -125,6 +125,39 @@ fn a_newer_version_in_the_store_is_taken_up() {
 }
 
 #[test]
+fn what_was_read_for_one_device_is_no_rollback_for_another() {
+    let world = World::new();
+    let (mut first, mut device) = world.created();
+    let mut late = Device::owner();
+    assert!(late.connect(&mut first, None).is_ok());
+    let mut second = world.node(device.vault);
+    let mut writer = Device::owner();
+    writer.sequence = 100;
+    let request = writer.request(put("a", b"1"));
+    assert!(writer.connect(&mut second, Some(&request)).is_ok());
+    // The first process reads the store anew, for a device that has seen version 2.
+    device.head = writer.head;
+    first.auto_open = false;
+    let early = device.request(get("a"));
+    let early_id = device.send_unanswered(&mut first, &early);
+    // Before it has what was read, a device comes that has seen version 3.
+    assert!(writer.ask(&mut second, put("a", b"2")).is_ok());
+    late.head = writer.head;
+    let request = late.request(get("a"));
+    let late_id = late.send_unanswered(&mut first, &request);
+    first.auto_open = true;
+    first.finish_open();
+    let hash = |request: &Request| request_hash(request.sequence, &request.operation);
+    assert_eq!(value(device.receive(&mut first, early_id, hash(&early))), b"1");
+    assert_eq!(
+        value(late.receive(&mut first, late_id, hash(&request))),
+        b"2",
+        "the store was read once more, for this one"
+    );
+    assert_eq!(first.notices, []);
+}
+
+#[test]
 fn only_a_signature_accepts_a_rollback() {
     let world = World::new();
     let (mut node, mut device) = world.created();
@@ -158,7 +191,7 @@ fn replayed_and_forged_frames() {
     assert!(node.replies.remove(&first).is_some());
     let version = device.head.unwrap().version + 1;
     let again = node.send(&frame);
-    let hash = casemate_protocol::request::request_hash(request.sequence, &request.operation);
+    let hash = request_hash(request.sequence, &request.operation);
     assert_eq!(code(device.receive(&mut node, again, hash)), ErrorCode::Malformed);
     let DeviceFrame::Sealed { session, mut run } = device.seal(&request) else { unreachable!() };
     run.ciphertext[20] ^= 1;
