@@ -21,6 +21,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::enclave::{Enclave, RequestsStream};
 use crate::metric::{Outcome, RequestMetrics};
+use crate::stage;
 use crate::state::NodeState;
 
 /// The enclave keeps the request's deadline itself and knows more about its fate: it gets so much longer to say so.
@@ -154,7 +155,9 @@ impl Bridge {
         received: Instant,
         deadline: Duration,
     ) {
-        let left = (deadline + GRACE).saturating_sub(received.elapsed());
+        let forwarded = received.elapsed();
+        stage::forwarded(forwarded);
+        let left = (deadline + GRACE).saturating_sub(forwarded);
         let reply = match in_flight.wait(left).await {
             Ok(reply) => reply,
             Err(error) => {

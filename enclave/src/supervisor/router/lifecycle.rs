@@ -6,6 +6,7 @@ use casemate_protocol::error::{ErrorCode, Refusal};
 use casemate_protocol::id::VaultId;
 use casemate_protocol::link::{LogEvent, LogLevel, VersionObject};
 use casemate_protocol::object::{Kind, Object};
+use casemate_protocol::stage::Stage as Timed;
 
 use super::event::{Action, ManagerExit, Op, RequestId, SlotId, StoreFailed};
 use super::slot::{Closing, HalfOpen, Pending, RETRY_MS, STOP_LIMIT, Slot, Stage, State};
@@ -95,7 +96,9 @@ impl Router {
             State::HalfOpen(HalfOpen::Preparing { static_key: static_key @ None, .. }) => *static_key = Some(key),
             State::HalfOpen(HalfOpen::Starting) => {
                 slot.state = State::HalfOpen(HalfOpen::Ready { static_key: key });
-                slot.made_ready = now.saturating_sub(slot.born);
+                let made_ready = now.saturating_sub(slot.born);
+                slot.made_ready = made_ready;
+                self.stages.note(Timed::Spawn, made_ready);
                 self.deliver_waiting(slot_id, now, out);
             }
             State::HalfOpen(HalfOpen::Preparing { .. } | HalfOpen::Ready { .. })
@@ -112,7 +115,7 @@ impl Router {
         }
         match message {
             FromManager::Ready { static_key } => self.ready(slot_id, static_key, now, out),
-            FromManager::Reply { id, frame } => self.replied(slot_id, id, frame, out),
+            FromManager::Reply { id, frame } => self.replied(slot_id, id, frame, now, out),
             FromManager::Open { create } => self.open(slot_id, create, now, out),
             FromManager::Commit { version, object } => self.commit(slot_id, version, object, now, out),
             FromManager::Collect { below } => self.collect(slot_id, below, out),
@@ -248,6 +251,8 @@ impl Router {
             self.in_flight_bytes = self.in_flight_bytes.saturating_sub(pending.bytes);
             let remaining = pending.deadline.saturating_sub(now);
             self.request(id, slot.vault, remaining, pending.kind, pending.frame, now, out);
+            // It has waited since it came, and not since now.
+            self.waits_since(slot.vault, id, pending.arrived);
         }
     }
 

@@ -6,6 +6,7 @@ use casemate_protocol::error::{ErrorCode, Refusal};
 use casemate_protocol::frame::DeviceFrameKind;
 use casemate_protocol::id::VaultId;
 use casemate_protocol::limits::{DEADLINE_MAX, WINDOW_BYTES, WINDOW_REQUESTS};
+use casemate_protocol::stage::Stage as Timed;
 
 use super::event::{Action, Answer, RequestId, SlotId};
 use super::slot::{BYTES_PER_VAULT, Pending, RETRY_MS, Stage, State};
@@ -32,7 +33,7 @@ impl Router {
             return self.refuse(id, Refusal::retry(ErrorCode::Busy, RETRY_MS), out);
         }
         let deadline = now + remaining.min(DEADLINE_MAX);
-        let pending = Pending { kind, deadline, bytes: frame.len(), frame, stage: Stage::Waiting };
+        let pending = Pending { kind, arrived: now, deadline, bytes: frame.len(), frame, stage: Stage::Waiting };
         match (self.vaults.get(&vault).copied(), kind) {
             (Some(slot), _) => self.enqueue(slot, id, pending, now, out),
             (None, DeviceFrameKind::Hello) => self.open_half(vault, id, pending, now, out),
@@ -95,6 +96,7 @@ impl Router {
         let (vault, Some(static_key)) = (slot.vault, slot.serving_key()) else { return };
         let Some(pending) = slot.requests.get_mut(&id) else { return };
         pending.stage = Stage::Sent(now);
+        let waited = now.saturating_sub(pending.arrived);
         let deadline_ms = milliseconds(pending.deadline.saturating_sub(now));
         let frame = std::mem::take(&mut pending.frame);
         out.push(match pending.kind {
@@ -104,6 +106,7 @@ impl Router {
                 Action::Send { slot: slot_id, message }
             }
         });
+        self.stages.note(Timed::Wait, waited);
     }
 
     /// Sends everything that waited for the process.
@@ -114,8 +117,15 @@ impl Router {
     }
 
     /// The vault-manager answered a request.
-    pub(super) fn replied(&mut self, slot_id: SlotId, id: RequestId, frame: Vec<u8>, out: &mut Vec<Action>) {
-        let stage = self.slots.get(slot_id).and_then(|slot| slot.requests.get(&id)).map(|pending| pending.stage);
+    pub(super) fn replied(
+        &mut self,
+        slot_id: SlotId,
+        id: RequestId,
+        frame: Vec<u8>,
+        now: Duration,
+        out: &mut Vec<Action>,
+    ) {
+        let stage = self.timed(slot_id, id, now);
         match stage {
             Some(Stage::Sent(_)) => self.answer(slot_id, id, Answer::Frame(frame), out),
             // Its caller was told already.

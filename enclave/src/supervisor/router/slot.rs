@@ -9,6 +9,7 @@ use casemate_protocol::id::VaultId;
 
 use super::commit::Commit;
 use super::event::{Loaded, Op, RequestId, SlotId};
+use super::usage::Usage;
 
 /// How long a vault-manager may be silent after it was given something, however short a device's deadline is. Without it, anybody who may
 /// send a frame with a deadline of a millisecond could have a vault's process killed.
@@ -57,6 +58,8 @@ pub(super) struct Slot {
     pub(super) last_use: Duration,
     /// When the process was last given what it waited for from us.
     pub(super) released: Duration,
+    /// What it has used lately.
+    pub(super) usage: Usage,
     /// The timer that is set.
     pub(super) wake: Option<Duration>,
 }
@@ -105,6 +108,8 @@ pub(super) struct Opening {
     pub(super) create: bool,
     /// When it began.
     pub(super) begun: Duration,
+    /// When its present step began.
+    pub(super) stepped: Duration,
     /// Whether the vault was open before.
     pub(super) reload: bool,
     /// When it is given up.
@@ -141,6 +146,8 @@ pub(super) enum Closing {
 pub(super) struct Pending {
     /// The frame's kind.
     pub(super) kind: DeviceFrameKind,
+    /// When it came.
+    pub(super) arrived: Duration,
     /// When its caller is answered whatever happens.
     pub(super) deadline: Duration,
     /// The frame, until it is sent.
@@ -203,6 +210,7 @@ impl Slot {
             half_open_until: now + HALF_OPEN_LIFE,
             last_use: now,
             released: now,
+            usage: Usage::default(),
             wake: None,
         }
     }

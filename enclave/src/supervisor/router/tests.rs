@@ -16,60 +16,60 @@ use crate::ipc::{CommitResult, FromManager, ToManager};
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A router and somebody who plays everything around it.
-struct Stage {
-    router: Router,
-    now: Duration,
+pub(super) struct Stage {
+    pub(super) router: Router,
+    pub(super) now: Duration,
     requests: u64,
     out: Vec<Action>,
 }
 
 impl Stage {
-    fn new(tuning: &Tuning) -> Self {
+    pub(super) fn new(tuning: &Tuning) -> Self {
         Self { router: Router::new(tuning, 1000, Duration::ZERO), now: Duration::ZERO, requests: 0, out: Vec::new() }
     }
 
-    fn small() -> Self {
+    pub(super) fn small() -> Self {
         Self::new(&Tuning { vault_limit: 2, queue_per_vault: 3, ..Tuning::default() })
     }
 
-    fn event(&mut self, event: Event) -> &[Action] {
+    pub(super) fn event(&mut self, event: Event) -> &[Action] {
         self.out.clear();
         self.router.handle(event, self.now, &mut self.out);
         &self.out
     }
 
-    fn after(&mut self, time: Duration) -> &[Action] {
+    pub(super) fn after(&mut self, time: Duration) -> &[Action] {
         self.now += time;
         self.event(Event::Tick)
     }
 
-    fn request(&mut self, vault: VaultId, kind: DeviceFrameKind) -> u64 {
+    pub(super) fn request(&mut self, vault: VaultId, kind: DeviceFrameKind) -> u64 {
         self.request_within(vault, kind, Duration::from_secs(10))
     }
 
-    fn request_within(&mut self, vault: VaultId, kind: DeviceFrameKind, remaining: Duration) -> u64 {
+    pub(super) fn request_within(&mut self, vault: VaultId, kind: DeviceFrameKind, remaining: Duration) -> u64 {
         self.requests += 1;
         let id = self.requests;
         self.event(Event::Request { id, vault, remaining, kind, frame: vec![1; 100] });
         id
     }
 
-    fn from(&mut self, slot: SlotId, message: FromManager) -> &[Action] {
+    pub(super) fn from(&mut self, slot: SlotId, message: FromManager) -> &[Action] {
         self.event(Event::FromManager { slot, message })
     }
 
-    fn slot(&self, vault: VaultId) -> SlotId {
+    pub(super) fn slot(&self, vault: VaultId) -> SlotId {
         self.router.vaults[&vault]
     }
 
-    fn refusal(&self, id: u64) -> Option<ErrorCode> {
+    pub(super) fn refusal(&self, id: u64) -> Option<ErrorCode> {
         self.out.iter().find_map(|action| match action {
             Action::Answer { id: answered, answer: Answer::Refused(refusal) } if *answered == id => Some(refusal.code),
             _ => None,
         })
     }
 
-    fn op(&self) -> Op {
+    pub(super) fn op(&self) -> Op {
         let op = self.out.iter().rev().find_map(|action| match action {
             Action::LoadNewest { op, .. }
             | Action::Load { op, .. }
@@ -82,7 +82,7 @@ impl Stage {
     }
 
     /// A half-open vault that is ready for handshakes.
-    fn ready(&mut self, vault: VaultId) -> SlotId {
+    pub(super) fn ready(&mut self, vault: VaultId) -> SlotId {
         let hello = self.request(vault, Hello);
         let (slot, op) = (self.slot(vault), self.op());
         self.event(Event::Spawned { slot, pid: 7 });
@@ -94,7 +94,7 @@ impl Stage {
     }
 
     /// An open vault at version 3.
-    fn open(&mut self, vault: VaultId) -> SlotId {
+    pub(super) fn open(&mut self, vault: VaultId) -> SlotId {
         let slot = self.ready(vault);
         let finish = self.request(vault, Finish);
         self.from(slot, FromManager::Open { create: false });
@@ -103,11 +103,11 @@ impl Stage {
         slot
     }
 
-    fn load(&mut self, slot: SlotId) {
+    pub(super) fn load(&mut self, slot: SlotId) {
         self.load_as(slot, self.op());
     }
 
-    fn load_as(&mut self, slot: SlotId, op: Op) {
+    pub(super) fn load_as(&mut self, slot: SlotId, op: Op) {
         let loaded = Loaded {
             versions: vec![VersionObject { version: 3, bytes: vec![3] }],
             keys: vec![KeyObject { generation: 1, bytes: vec![1] }],
@@ -118,30 +118,30 @@ impl Stage {
         self.event(Event::VaultKey { slot, op, result: Ok(key) });
     }
 
-    fn has(&self, matches: impl Fn(&Action) -> bool) -> bool {
+    pub(super) fn has(&self, matches: impl Fn(&Action) -> bool) -> bool {
         self.out.iter().any(matches)
     }
 
-    fn is_killed(&self, slot: SlotId) -> bool {
+    pub(super) fn is_killed(&self, slot: SlotId) -> bool {
         self.has(|action| matches!(action, Action::Kill { slot: killed } if *killed == slot))
     }
 
-    fn is_stopped(&self, slot: SlotId) -> bool {
+    pub(super) fn is_stopped(&self, slot: SlotId) -> bool {
         self.has(|action| matches!(action, Action::Send { slot: to, message: ToManager::Stop } if *to == slot))
     }
 
-    fn is_logged(&self, event: LogEvent) -> bool {
+    pub(super) fn is_logged(&self, event: LogEvent) -> bool {
         self.has(|action| matches!(action, Action::Log { event: logged, .. } if *logged == event))
     }
 
-    fn commit_result(&self) -> Option<CommitResult> {
+    pub(super) fn commit_result(&self) -> Option<CommitResult> {
         self.out.iter().find_map(|action| match action {
             Action::Send { message: ToManager::CommitResult(result), .. } => Some(*result),
             _ => None,
         })
     }
 
-    fn exit(&mut self, slot: SlotId) {
+    pub(super) fn exit(&mut self, slot: SlotId) {
         self.event(Event::Exited { slot, exit: ManagerExit::Status(0) });
     }
 }
