@@ -3,7 +3,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `{"op":"status"}` | the page of `/health` |
-//! | `{"op":"vaults"}` | `{"vaults":[{"vault","state","in_flight","idle_ms","pid","memory_bytes"}]}` |
+//! | `{"op":"vaults"}`, with `"by"`: `memory` (default), `rate`, `latency`, `queue` or `idle`, and `"limit"` | the first of them, the largest first: `{"vaults":[{"vault","state","in_flight","queued","idle_ms","pid","memory_bytes","requests_per_second","latency_us"}]}` |
 //! | `{"op":"evict","vault":ID}` | `{"ok":true}` |
 //! | `{"op":"drain"}` | `{"ok":true}`, when everything is closed |
 //! | anything else, or a failure | `{"error":{"code","message","remedy"}}` |
@@ -18,6 +18,7 @@ use casemate_link::{Address, Listener};
 use casemate_protocol::error::ErrorCode;
 use casemate_protocol::id::VaultId;
 use casemate_protocol::link::{ControlCall, ControlReply};
+use casemate_protocol::resident::{LATELY_S, NoSuchOrder, VaultsBy};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
@@ -41,7 +42,7 @@ pub const DRAIN_DEADLINE: Duration = Duration::from_secs(65);
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Order {
     Status {},
-    Vaults {},
+    Vaults { by: Option<String>, limit: Option<u32> },
     Evict { vault: String },
     Drain {},
 }
@@ -119,7 +120,10 @@ impl Admin {
         let Ok(order) = serde_json::from_slice::<Order>(line) else { return malformed() };
         let done = match order {
             Order::Status {} => Ok(self.state.page()),
-            Order::Vaults {} => self.vaults().await,
+            Order::Vaults { by, limit } => match by.map(|by| by.parse()).transpose() {
+                Ok(by) => self.vaults(by, limit).await,
+                Err(error) => return no_order(error),
+            },
             Order::Evict { vault } => match vault.parse::<VaultId>() {
                 Ok(vault) => {
                     tracing::info!(%vault, "an operator evicts a vault");
@@ -156,10 +160,13 @@ impl Admin {
         }
     }
 
-    async fn vaults(&self) -> Result<Value, OrderError> {
-        let ControlReply::Vaults(vaults) = self.enclave.order(&ControlCall::Vaults, ORDER_DEADLINE).await? else {
+    async fn vaults(&self, by: Option<VaultsBy>, limit: Option<u32>) -> Result<Value, OrderError> {
+        let call = ControlCall::Vaults { by, limit };
+        let ControlReply::Vaults(mut vaults) = self.enclave.order(&call, ORDER_DEADLINE).await? else {
             return Err(OrderError::NotUnderstood);
         };
+        // An older enclave tells all of them.
+        vaults.truncate(limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX));
         let vaults: Vec<Value> = vaults
             .iter()
             .map(|info| {
@@ -167,14 +174,31 @@ impl Admin {
                     "vault": info.vault.to_string(),
                     "state": info.state,
                     "in_flight": info.in_flight,
+                    "queued": info.queued,
                     "idle_ms": info.idle_ms,
                     "pid": info.pid,
-                    "memory_bytes": info.memory_bytes,
+                    "memory_bytes": known(info.memory_bytes),
+                    "requests_per_second": info.lately.map(per_second),
+                    "latency_us": info.latency_us,
                 })
             })
             .collect();
         Ok(json!({ "vaults": vaults }))
     }
+}
+
+/// Zero is what nobody has looked at yet.
+fn known(bytes: u64) -> Option<u64> {
+    Some(bytes).filter(|bytes| *bytes > 0)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a power of two, and far below 2^53 besides")]
+fn per_second(lately: u64) -> f64 {
+    lately as f64 / LATELY_S as f64
+}
+
+fn no_order(error: NoSuchOrder) -> Value {
+    failure(ErrorCode::InvalidArgument.as_str(), "this is no order of vaults", &error.to_string())
 }
 
 fn malformed() -> Value {
@@ -195,7 +219,8 @@ mod tests {
     use bytes::Bytes;
     use casemate_link::{Connection, Incoming, Limits, connect};
     use casemate_protocol::codec;
-    use casemate_protocol::link::{CONTROL_BYTES, Class, VaultInfo};
+    use casemate_protocol::link::{CONTROL_BYTES, Class};
+    use casemate_protocol::resident::VaultInfo;
     use casemate_protocol::trust::ClusterId;
     use tokio::io::AsyncBufReadExt;
 
@@ -213,14 +238,23 @@ mod tests {
             let _parent = parent;
             while let Some(Incoming::Call { body, reply, .. }) = enclave.incoming.recv().await {
                 let answer = match codec::decode(&body, CONTROL_BYTES).unwrap() {
-                    ControlCall::Vaults => ControlReply::Vaults(vec![VaultInfo {
-                        vault: VaultId::from_bytes([7; 20]),
-                        state: "open".to_owned(),
-                        in_flight: 1,
-                        idle_ms: 2,
-                        pid: 3,
-                        memory_bytes: 65536,
-                    }]),
+                    ControlCall::Vaults { by, limit } => {
+                        let info = VaultInfo {
+                            vault: VaultId::from_bytes([7; 20]),
+                            state: "open".to_owned(),
+                            in_flight: 1,
+                            idle_ms: 2000,
+                            pid: 3,
+                            memory_bytes: 65536,
+                            queued: Some(0),
+                            lately: Some(4),
+                            latency_us: Some(512),
+                        };
+                        // As an older enclave does: it reads no limit.
+                        let unread = VaultInfo { memory_bytes: 0, queued: None, lately: None, ..info.clone() };
+                        assert_eq!(by, limit.map(|_| VaultsBy::Queue));
+                        ControlReply::Vaults(vec![info, unread])
+                    }
                     ControlCall::Evict(_) => ControlReply::Refused(ErrorCode::Busy, "it has work".to_owned()),
                     _ => ControlReply::Done,
                 };
@@ -242,6 +276,11 @@ mod tests {
         let orders = [
             (r#"{"op":"status"}"#.to_owned(), "/status", json!("unhealthy")),
             (r#"{"op":"vaults"}"#.to_owned(), "/vaults/0/vault", json!(vault.to_string())),
+            (r#"{"op":"vaults"}"#.to_owned(), "/vaults/0/requests_per_second", json!(0.5)),
+            (r#"{"op":"vaults"}"#.to_owned(), "/vaults/1/memory_bytes", Value::Null),
+            (r#"{"op":"vaults","by":"queue","limit":1}"#.to_owned(), "/vaults/0/latency_us", json!(512)),
+            (r#"{"op":"vaults","by":"queue","limit":1}"#.to_owned(), "/vaults/1", Value::Null),
+            (r#"{"op":"vaults","by":"size"}"#.to_owned(), "/error/code", json!("invalid_argument")),
             (format!(r#"{{"op":"evict","vault":"{vault}"}}"#), "/error/code", json!("busy")),
             (r#"{"op":"evict","vault":"x"}"#.to_owned(), "/error/code", json!("invalid_argument")),
             (r#"{"op":"status","also":1}"#.to_owned(), "/error/code", json!("malformed")),
@@ -254,7 +293,7 @@ mod tests {
             let mut line = String::new();
             read.read_line(&mut line).await.unwrap();
             let answer: Value = serde_json::from_str(&line).unwrap();
-            assert_eq!(answer.pointer(pointer), Some(&expected), "{order}: {answer}");
+            assert_eq!(answer.pointer(pointer).unwrap_or(&Value::Null), &expected, "{order}: {answer}");
         }
         // A line without an end is not taken into memory.
         write.write_all(&vec![b'x'; 5000]).await.unwrap();

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use crate::enclave::{Enclave, RequestsStream};
 use crate::metric::{Outcome, RequestMetrics};
+use crate::stage;
 use crate::state::NodeState;
 
 /// The enclave keeps the request's deadline itself and knows more about its fate: it gets so much longer to say so.
@@ -154,10 +155,12 @@ impl Bridge {
         };
         let deadline_ms = u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX);
         let call = RequestCall::Vault { vault, deadline_ms, frame: frame.to_vec() };
-        let until = device.received + deadline + GRACE;
+        let device_received = device.received;
+        let until = device_received + deadline + GRACE;
         let Err((error, Waiter::Device(device))) =
             requests.begin(codec::encode(&call).into(), until, Waiter::Device(device))
         else {
+            stage::forwarded(device_received.elapsed());
             return Ok(());
         };
         let (refusal, outcome) = match error {

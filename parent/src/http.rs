@@ -25,6 +25,7 @@ use tokio::sync::Semaphore;
 
 use crate::enclave::Enclave;
 use crate::health;
+use crate::stage;
 use crate::state::NodeState;
 
 /// Connections at the same time.
@@ -117,7 +118,7 @@ impl Pages {
         match (request.method(), path.as_str()) {
             (&Method::GET | &Method::HEAD, "/health" | "/vault/health" | "/ready") => self.health(&path),
             (&Method::GET, "/metrics") => {
-                let mut page = Response::new(Full::from(self.metrics.render()));
+                let mut page = Response::new(Full::from(self.metrics.render() + &stage::render(&self.state.stages())));
                 let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
                 page.headers_mut().insert(CONTENT_TYPE, kind);
                 page
@@ -252,6 +253,7 @@ mod tests {
         metrics::counter!("casemate_requests_total", "outcome" => "test").increment(1);
         let (status, answer) = ask(address, &get("/metrics")).await;
         assert!(status == 200 && answer.contains("casemate_requests_total"), "{answer}");
+        assert!(answer.contains("# TYPE casemate_stage_seconds histogram"), "{answer}");
         assert_eq!(ask(address, &get("/elsewhere")).await.0, 404);
         assert_eq!(ask(address, &post(r#"{"nonce":"AAAA"}"#)).await.0, 400);
         assert_eq!(ask(address, &post(&"x".repeat(5000))).await.0, 413);

@@ -20,5 +20,6 @@ pub mod nats;
 pub mod notify;
 pub mod relay;
 pub mod run;
+pub mod stage;
 pub mod state;
 pub mod store;

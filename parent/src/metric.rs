@@ -7,7 +7,22 @@ use casemate_protocol::link::EnclaveHealth;
 use metrics::{Counter, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
-/// Bounds of the histograms, seconds.
+/// The histograms of the stages of a request, label `stage`; [`crate::stage`] writes them. `casemate_request_seconds` is the whole.
+///
+/// | `stage` | from | until |
+/// |---|---|---|
+/// | `forward` | arrival in the parent | it is with the link |
+/// | `wait` | arrival in the enclave | its vault's process is given it |
+/// | `vault` | then | the vault-manager's reply |
+/// | `spawn` | the order for a process | it can do handshakes |
+/// | `load`, `key` | the parts of an opening | the store's objects are there; the vault's key is unwrapped |
+/// | `open` | a vault-manager asks to be opened | it has objects and key |
+/// | `commit` | the put of a version | it is known to be durable |
+pub const STAGE_SECONDS: &str = "casemate_stage_seconds";
+/// What the page says of them.
+pub const STAGE_SECONDS_HELP: &str = "Time of the stages of requests, in the parent and since the enclave's boot";
+
+/// Bounds of the other histograms, seconds.
 const BUCKETS: &[f64] =
     &[0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
 

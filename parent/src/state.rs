@@ -4,6 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use casemate_protocol::link::EnclaveHealth;
+use casemate_protocol::stage::StageTimes;
 use casemate_protocol::trust::ClusterId;
 use serde_json::Value;
 
@@ -122,6 +123,11 @@ impl NodeState {
         let mut inner = self.inner();
         inner.store.failures += 1;
         inner.store.error = Some(why.chars().take(200).collect());
+    }
+
+    /// How long the stages of requests took in the enclave, as it told last.
+    pub fn stages(&self) -> Vec<StageTimes> {
+        self.inner().enclave.health.as_ref().map(|health| health.stages.clone()).unwrap_or_default()
     }
 
     /// All of it, now.

@@ -11,15 +11,18 @@ use crate::frame::{DeviceFrame, SealedRun, VaultFrame};
 use crate::head::Head;
 use crate::id::VaultId;
 use crate::link::{
-    AttestReply, AttestRequest, BlobCall, BlobReply, Class, ControlCall, ControlReply, Hello, HelloReply, KeyObject,
-    LogEvent, LogLevel, LogRecord, RelayTarget, RequestCall, RequestReply, Tuning, VaultInfo, VersionObject,
+    AttestReply, AttestRequest, BlobCall, BlobReply, Class, ControlCall, ControlReply, EnclaveHealth, Hello,
+    HelloReply, KeyObject, LogEvent, LogLevel, LogRecord, RelayTarget, RequestCall, RequestReply, Tuning,
+    VersionObject,
 };
 use crate::lock::LockCopy;
 use crate::object::{Header, Kind};
 use crate::reply::{Answer, AuditEntry, AuditEvent, KeyEntry, Outcome, Reply, SecretEntry, VaultStatus};
 use crate::request::{KeyAlgorithm, KeyPolicy, Operation, Request};
+use crate::resident::{VaultInfo, VaultsBy};
 use crate::secret::Secret;
 use crate::session::Opening;
+use crate::stage::StageTimes;
 use crate::statement::{Credentials, Statement};
 use crate::trust::{ReleaseKey, TrustConfiguration};
 
@@ -130,7 +133,21 @@ fn link() -> Vec<(&'static str, Vec<u8>)> {
         class: Class::Relay,
         relay: Some(RelayTarget { host: name(), port: 443 }),
     };
-    let info = VaultInfo { vault: vault(), state: name(), in_flight: 1, idle_ms: 2, pid: 3, memory_bytes: 65_536 };
+    // As an older enclave tells it, and as this one does.
+    let info = VaultInfo {
+        vault: vault(),
+        state: name(),
+        in_flight: 1,
+        idle_ms: 2,
+        pid: 3,
+        memory_bytes: 65_536,
+        queued: None,
+        lately: None,
+        latency_us: None,
+    };
+    let used = VaultInfo { queued: Some(4), lately: Some(8), latency_us: Some(512), ..info.clone() };
+    let stages = vec![StageTimes { counts: vec![1, 0, 2], sum_us: 70 }];
+    let timed = EnclaveHealth { stages, ..EnclaveHealth::default() };
     let version = VersionObject { version: 7, bytes: vec![1; 8] };
     let configure = ControlCall::Configure { trust_configuration: vec![1; 8], tuning: Tuning::default() };
     let session_token = Some(secret());
@@ -176,12 +193,15 @@ fn link() -> Vec<(&'static str, Vec<u8>)> {
         ("control_configure", encode(&configure)),
         ("control_credentials", encode(&credentials)),
         ("control_health", encode(&ControlCall::Health)),
-        ("control_vaults", encode(&ControlCall::Vaults)),
+        ("control_vaults", encode(&ControlCall::Vaults { by: None, limit: None })),
+        ("control_vaults_by", encode(&ControlCall::Vaults { by: Some(VaultsBy::Latency), limit: Some(50) })),
         ("control_evict", encode(&ControlCall::Evict(vault()))),
         ("control_drain", encode(&ControlCall::Drain)),
         ("control_done", encode(&ControlReply::Done)),
         ("control_health_reply", encode(&ControlReply::Health(Box::default()))),
+        ("control_health_stages", encode(&ControlReply::Health(Box::new(timed)))),
         ("control_vaults_reply", encode(&ControlReply::Vaults(vec![info]))),
+        ("control_vaults_used", encode(&ControlReply::Vaults(vec![used]))),
         ("control_refused", encode(&ControlReply::Refused(ErrorCode::Busy, name()))),
         ("log", encode(&log)),
     ]

@@ -9,6 +9,8 @@ use crate::codec;
 use crate::error::ErrorCode;
 use crate::id::VaultId;
 use crate::limits;
+use crate::resident::{VaultInfo, VaultsBy};
+use crate::stage::{StageTimes, TOLD_STAGES};
 
 /// The oldest link protocol that this build speaks.
 pub const LINK_MIN: u16 = 1;
@@ -302,9 +304,16 @@ pub enum ControlCall {
     /// How are you?
     #[n(2)]
     Health,
-    /// The resident vaults.
+    /// The resident vaults. An older enclave takes no notice of what is asked and tells them all.
     #[n(3)]
-    Vaults,
+    Vaults {
+        /// By what they are put in order; by memory when it is absent.
+        #[n(0)]
+        by: Option<VaultsBy>,
+        /// How many at most; as many as an answer holds when it is absent.
+        #[n(1)]
+        limit: Option<u32>,
+    },
     /// Closes a vault; the next request opens it anew.
     #[n(4)]
     Evict(#[n(0)] VaultId),
@@ -527,6 +536,9 @@ pub struct EnclaveHealth {
     #[cbor(n(13), with = "codec::AtMost::<TOLD_WORDS>")]
     #[cbor(default)]
     pub sandbox_missing: Vec<String>,
+    /// How long the stages of requests took, in the order of [`crate::stage::Stage::ALL`].
+    #[cbor(n(14), with = "codec::AtMost::<TOLD_STAGES>", default)]
+    pub stages: Vec<StageTimes>,
 }
 
 macro_rules! refusal_numbers {
@@ -639,33 +651,10 @@ pub struct KmsNumbers {
     pub forged: u64,
 }
 
-/// One resident vault, for operators. Its id is no secret: it is a NATS subject.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-#[cbor(map)]
-pub struct VaultInfo {
-    /// The vault.
-    #[n(0)]
-    pub vault: VaultId,
-    /// `half_open`, `opening`, `open`, `closing`.
-    #[n(1)]
-    pub state: String,
-    /// Requests in flight and waiting.
-    #[n(2)]
-    pub in_flight: u32,
-    /// Milliseconds since the last request.
-    #[n(3)]
-    pub idle_ms: u64,
-    /// The vault-manager's process id inside the enclave.
-    #[n(4)]
-    pub pid: u32,
-    /// Resident memory, rounded up to 64 KiB (per-vault data leaves the enclave only in buckets).
-    #[n(5)]
-    pub memory_bytes: u64,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stage::TOLD_BUCKETS;
 
     fn is_read<T: Encode<()> + for<'b> Decode<'b, ()>>(message: &T) -> bool {
         codec::decode::<T>(&codec::encode(message), BLOB_BYTES).is_ok()
@@ -688,6 +677,9 @@ mod tests {
             idle_ms: 0,
             pid: 0,
             memory_bytes: 0,
+            queued: None,
+            lately: None,
+            latency_us: None,
         };
         let vaults = |count| ControlReply::Vaults(vec![info.clone(); count]);
         let health = |sandbox, reasons, missing| {
@@ -705,6 +697,12 @@ mod tests {
         assert!(is_read(&BlobReply::Versions(vec![0; TOLD_VERSIONS])));
         assert!(!is_read(&BlobReply::Versions(vec![0; TOLD_VERSIONS + 1])));
         assert!(is_read(&vaults(TOLD_VAULTS)) && !is_read(&vaults(TOLD_VAULTS + 1)));
+        let stages = |stages, buckets| {
+            let times = StageTimes { counts: vec![0; buckets], sum_us: 0 };
+            ControlReply::Health(Box::new(EnclaveHealth { stages: vec![times; stages], ..EnclaveHealth::default() }))
+        };
+        assert!(is_read(&stages(TOLD_STAGES, TOLD_BUCKETS)));
+        assert!(!is_read(&stages(TOLD_STAGES + 1, 0)) && !is_read(&stages(1, TOLD_BUCKETS + 1)));
         assert!(is_read(&health(TOLD_WORDS, TOLD_WORDS, TOLD_WORDS)));
         assert!(!is_read(&health(TOLD_WORDS + 1, 0, 0)) && !is_read(&health(0, TOLD_WORDS + 1, 0)));
         assert!(!is_read(&health(0, 0, TOLD_WORDS + 1)));

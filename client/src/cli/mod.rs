@@ -12,7 +12,9 @@ mod node;
 mod output;
 mod pem;
 mod secret;
+mod top;
 mod trust;
+mod units;
 mod vault;
 
 use std::ffi::OsString;

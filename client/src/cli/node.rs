@@ -6,11 +6,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use casemate_protocol::id::VaultId;
+use casemate_protocol::link::TOLD_VAULTS;
+use casemate_protocol::resident::VaultsBy;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::context::Context;
 use super::output::{CliError, table};
+use super::top::TopArgs;
+use super::units;
 use crate::error::Kind;
 
 /// No answer is longer: 100,000 vaults fit.
@@ -21,6 +26,33 @@ pub(super) struct Socket {
     /// The parent's admin socket
     #[arg(long, env = "CASEMATE_ADMIN_SOCKET", value_name = "PATH", default_value = "/run/casemate/admin.sock")]
     socket: PathBuf,
+}
+
+impl Socket {
+    pub(super) fn into_path(self) -> PathBuf {
+        self.socket
+    }
+}
+
+/// Which vaults are listed.
+#[derive(Debug, Args)]
+pub(super) struct Listed {
+    /// By what vaults are listed, the largest first [default: memory]
+    #[arg(long, value_name = "WHAT", value_parser = parse_by())]
+    pub(super) by: Option<VaultsBy>,
+    /// How many vaults at most [default: as many as fit, 8192 without a screen]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=8192))]
+    limit: Option<u32>,
+}
+
+impl Listed {
+    pub(super) fn limit(&self) -> Option<usize> {
+        self.limit.and_then(|limit| usize::try_from(limit).ok())
+    }
+}
+
+fn parse_by() -> impl TypedValueParser<Value = VaultsBy> {
+    PossibleValuesParser::new(VaultsBy::ALL.iter().map(|by| by.as_str())).try_map(|word| word.parse::<VaultsBy>())
 }
 
 #[derive(Debug, Subcommand)]
@@ -34,7 +66,11 @@ pub(super) enum NodeCommand {
     Vaults {
         #[command(flatten)]
         socket: Socket,
+        #[command(flatten)]
+        listed: Listed,
     },
+    /// Watch the node at work: vaults by memory, rate, latency and queue, evictions, cache hits; `?` shows the keys
+    Top(TopArgs),
     /// Put a vault out of memory; its next request opens it again
     Evict {
         /// The vault's id
@@ -63,10 +99,24 @@ impl NodeCommand {
                     lines
                 })
             }
-            Self::Vaults { socket } => {
-                let answer = ask(&socket.socket, &json!({ "op": "vaults" }), timeout)?;
-                output.either(&answer, || vault_table(&answer))
+            Self::Vaults { socket, listed } => {
+                // An older parent knows no more than the order itself.
+                let mut question = json!({ "op": "vaults" });
+                if let Some(by) = listed.by {
+                    question["by"] = json!(by.as_str());
+                }
+                if let Some(limit) = listed.limit {
+                    question["limit"] = json!(limit);
+                }
+                let answer = ask(&socket.socket, &question, timeout)?;
+                let count = answer.get("vaults").and_then(Value::as_array).map_or(0, Vec::len);
+                output.either(&answer, || vault_table(&answer))?;
+                if count >= listed.limit().unwrap_or(TOLD_VAULTS) {
+                    output.note(&format!("The list ends after {count} vaults; there may be more (--limit, --by)."));
+                }
+                Ok(())
             }
+            Self::Top(args) => args.run(context),
             Self::Evict { resident, socket } => {
                 let question = json!({ "op": "evict", "vault": resident.to_string() });
                 let answer = ask(&socket.socket, &question, timeout)?;
@@ -82,7 +132,7 @@ impl NodeCommand {
     }
 }
 
-fn ask(path: &Path, question: &Value, timeout: Duration) -> Result<Value, CliError> {
+pub(super) fn ask(path: &Path, question: &Value, timeout: Duration) -> Result<Value, CliError> {
     let answer = exchange(path, question, timeout).map_err(|error| {
         let remedy = match error.kind() {
             io::ErrorKind::PermissionDenied => "Run this as the user or group that the parent's admin socket belongs to.",
@@ -126,7 +176,7 @@ fn refused(error: &Value) -> CliError {
     }
 }
 
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars().filter(|character| !character.is_control()).collect()
 }
 
@@ -158,9 +208,14 @@ fn vault_table(answer: &Value) -> Vec<String> {
     let vaults = answer.get("vaults").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let cell = |vault: &Value, key: &str| scalar(vault.get(key).unwrap_or(&Value::Null));
     let row = |vault: &Value| {
-        ["vault", "state", "in_flight", "idle_ms", "pid", "memory_bytes"].map(|key| cell(vault, key)).to_vec()
+        let keys = ["vault", "state", "in_flight", "queued", "idle_ms", "pid", "memory_bytes"];
+        let rate = vault.get("requests_per_second").and_then(Value::as_f64);
+        let latency = vault.get("latency_us").and_then(Value::as_u64);
+        let shown =
+            [rate.map(units::rate), latency.map(units::took)].map(|text| text.unwrap_or_else(|| "-".to_owned()));
+        keys.map(|key| cell(vault, key)).into_iter().chain(shown).collect()
     };
-    let heading = ["VAULT", "STATE", "IN FLIGHT", "IDLE MS", "PID", "MEMORY"];
+    let heading = ["VAULT", "STATE", "IN FLIGHT", "QUEUED", "IDLE MS", "PID", "MEMORY", "REQ/S", "LATENCY"];
     table(&heading, &vaults.iter().map(row).collect::<Vec<_>>())
 }
 

@@ -47,6 +47,10 @@ fn every_command_parses() {
         "trust show",
         "node status",
         "node vaults --socket /s",
+        "node vaults --by latency --limit 20",
+        "node top",
+        "node top --socket /s --once --interval 0.2 --by queue --limit 8192",
+        "node top --json",
         "node evict vov2xk5lvov2xk5lvov2xk5lvov2xk5l",
         "node drain",
         "completion zsh",
@@ -70,6 +74,11 @@ fn wrong_uses_are_refused_with_two() {
         "key generate k -a rsa",
         "key verify k",
         "node evict short",
+        "node vaults --by size",
+        "node vaults --limit 0",
+        "node top --limit 8193",
+        "node top --interval 0.1",
+        "node top --interval 61",
         "vault status --timeout 61",
         "vault status --timeout 0",
         "vault status --prefix a.b",
@@ -79,6 +88,19 @@ fn wrong_uses_are_refused_with_two() {
     for line in lines {
         let error = parse(&format!("casemate {line}")).expect_err(line);
         assert_eq!(error.exit_code(), 2, "{line}");
+    }
+}
+
+#[test]
+fn completion_knows_every_command() {
+    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "casemate", &mut script);
+        let script = String::from_utf8(script).unwrap();
+        for word in ["top", "--interval", "latency"] {
+            let word = if shell == Shell::Fish { word.trim_start_matches('-') } else { word };
+            assert!(script.contains(word), "{shell}: {word}");
+        }
     }
 }
 

@@ -12,8 +12,9 @@ use casemate_protocol::error::ErrorCode;
 use casemate_protocol::id::VaultId;
 use casemate_protocol::link::{
     CONTROL_BYTES, ControlCall, ControlReply, EnclaveHealth, KmsNumbers, LogEvent, LogLevel, RefusalNumbers,
-    TOLD_VAULTS, VaultInfo,
+    TOLD_VAULTS,
 };
+use casemate_protocol::resident::{VaultInfo, VaultsBy};
 use casemate_protocol::secret::Secret;
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
@@ -23,6 +24,7 @@ use super::dial::Dialler;
 use super::log::Log;
 use super::memory;
 use super::node::Node;
+use super::router::VaultView;
 use super::shell::{Command, Numbers};
 use super::store::LinkStore;
 use crate::keys::credentials::CredentialCell;
@@ -33,6 +35,9 @@ use crate::outside::{Clock, IamCredentials};
 const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
 /// How long draining may take.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(90);
+/// Listed vaults whose memory is read anew: a screenful, so that an operator sees a vault that was opened a moment ago. Of the others
+/// the last sample is told.
+const WEIGHED_ANEW: usize = 64;
 /// Longest credential that is taken. Session tokens have no documented limit; real ones are around 1 KiB.
 const CREDENTIAL_BYTES: usize = 16 * 1024;
 
@@ -107,10 +112,10 @@ impl Control {
                 self.credentials(access_key_id, &secret_access_key, session_token.as_ref())
             }
             ControlCall::Health => match self.ask(Command::Numbers).await {
-                Some(numbers) => ControlReply::Health(Box::new(self.health(numbers))),
+                Some(numbers) => ControlReply::Health(Box::new(self.health(&numbers))),
                 None => not_answering(),
             },
-            ControlCall::Vaults => self.vaults().await,
+            ControlCall::Vaults { by, limit } => self.vaults(by.unwrap_or_default(), limit).await,
             ControlCall::Evict(vault) => self.evict(vault).await,
             ControlCall::Drain => self.drain().await,
         }
@@ -135,19 +140,25 @@ impl Control {
         }
     }
 
-    async fn vaults(&self) -> ControlReply {
-        let Some(mut views) = self.ask(Command::Vaults).await else { return not_answering() };
-        views.truncate(TOLD_VAULTS);
+    async fn vaults(&self, by: VaultsBy, limit: Option<u32>) -> ControlReply {
+        let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(TOLD_VAULTS).min(TOLD_VAULTS);
+        let Some(views) = self.ask(|answer| Command::Vaults(by, limit, answer)).await else { return not_answering() };
         let read = tokio::task::spawn_blocking(move || {
-            let info = |view: super::router::VaultView| VaultInfo {
+            let info = |(place, view): (usize, VaultView)| VaultInfo {
                 vault: view.vault,
                 state: view.state.to_owned(),
                 in_flight: view.in_flight,
                 idle_ms: u64::try_from(view.idle.as_millis()).unwrap_or(u64::MAX),
                 pid: view.pid.unwrap_or(0),
-                memory_bytes: view.pid.map_or(0, memory::resident),
+                memory_bytes: match (view.pid, view.memory) {
+                    (Some(pid), _) if place < WEIGHED_ANEW => memory::resident(pid),
+                    (_, sampled) => sampled.unwrap_or(0),
+                },
+                queued: Some(view.queued),
+                lately: Some(view.lately),
+                latency_us: view.latency_us,
             };
-            views.into_iter().map(info).collect()
+            views.into_iter().enumerate().map(info).collect()
         });
         read.await.map_or_else(|_| not_answering(), ControlReply::Vaults)
     }
@@ -187,7 +198,7 @@ impl Control {
         .ok()?
     }
 
-    fn health(&self, numbers: Numbers) -> EnclaveHealth {
+    fn health(&self, numbers: &Numbers) -> EnclaveHealth {
         let age = self.node.evidence_age();
         let kms = self.configurator.key_service();
         let mut reasons = Vec::new();
@@ -228,6 +239,7 @@ impl Control {
             draining: numbers.is_draining,
             reasons,
             store_failures: self.store.failures(),
+            stages: numbers.stages.told(),
             refusals: RefusalNumbers {
                 link_broken: self.dialler.broken(),
                 reconfiguration: self.configurator.refused(),

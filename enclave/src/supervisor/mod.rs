@@ -26,6 +26,7 @@ pub mod node;
 pub mod relay;
 pub mod router;
 pub mod shell;
+pub mod stages;
 pub mod store;
 pub mod vault_keys;
 

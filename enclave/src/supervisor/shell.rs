@@ -20,6 +20,7 @@ use casemate_protocol::limits::NONCE_BYTES;
 use casemate_protocol::link::{
     LogEvent, LogLevel, REQUEST_BYTES, RefusalNumbers, RequestCall, RequestReply, Tuning, VaultNumbers,
 };
+use casemate_protocol::resident::VaultsBy;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, Sleep};
@@ -28,9 +29,10 @@ use super::deletion::Deletion;
 use super::jobs::Job;
 use super::log::Log;
 use super::managers::{Heard, Managers};
-use super::memory::Memory;
+use super::memory::{self, Memory};
 use super::node::Node;
 use super::router::{Action, Answer, Event, ManagerExit, Put, RequestId, Router, SlotId, StoreFailed, VaultView};
+use super::stages::Stages;
 use crate::ipc::ToManager;
 use crate::outside::Clock;
 use crate::watch;
@@ -50,8 +52,8 @@ pub enum Command {
     Tune(Tuning),
     /// The numbers for health.
     Numbers(oneshot::Sender<Numbers>),
-    /// Every vault that has a slot.
-    Vaults(oneshot::Sender<Vec<VaultView>>),
+    /// The first of all vaults that have a slot, in this order.
+    Vaults(VaultsBy, usize, oneshot::Sender<Vec<VaultView>>),
     /// Close a vault; says whether there was one, once it is closed.
     Evict(VaultId, oneshot::Sender<bool>),
     /// Drain; says when it is done.
@@ -70,12 +72,14 @@ pub struct Requests {
 }
 
 /// What this thread tells of itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Numbers {
     /// Vaults.
     pub vaults: VaultNumbers,
     /// What was not believed.
     pub refusals: RefusalNumbers,
+    /// How long the stages of requests took.
+    pub stages: Stages,
     /// The machine's memory, as sampled last.
     pub memory: Memory,
     /// Whether memory is short.
@@ -360,14 +364,15 @@ impl Shell {
                 let numbers = Numbers {
                     vaults: self.router.numbers(),
                     refusals: self.router.refusals(),
+                    stages: self.router.stages().clone(),
                     memory: self.memory,
                     is_short_of_memory: self.router.is_short_of_memory(),
                     is_draining: self.router.is_draining(),
                 };
                 let _ = answer.send(numbers);
             }
-            Command::Vaults(answer) => {
-                let _ = answer.send(self.router.vaults(self.clock.monotonic()));
+            Command::Vaults(by, limit, answer) => {
+                let _ = answer.send(self.router.vaults(by, limit, self.clock.monotonic()));
             }
             Command::Evict(vault, answer) => {
                 if self.router.holds(vault) {
@@ -392,6 +397,9 @@ impl Shell {
         if let Ok(memory) = Memory::sample() {
             self.memory = memory;
             self.event(Event::Memory { total: memory.total, available: memory.available });
+        }
+        for (slot, pid) in self.router.to_weigh() {
+            self.router.weighed(slot, memory::resident(pid));
         }
         for slot in self.managers.lingering(self.clock.monotonic()) {
             self.event(Event::Broken { slot });

@@ -20,6 +20,8 @@ pub struct Commit {
     pub path: String,
     /// Its object.
     pub bytes: Bytes,
+    /// When it began.
+    begun: Duration,
     /// When it becomes [`CommitResult::Unknown`].
     deadline: Duration,
     /// How long one answer is waited for.
@@ -62,6 +64,7 @@ impl Commit {
             version,
             path,
             bytes,
+            begun: now,
             deadline: now + timeout * 2,
             timeout,
             phase: Phase::Putting { until: now + timeout },
@@ -75,6 +78,11 @@ impl Commit {
     pub fn wake(&self) -> Duration {
         let (Phase::Putting { until } | Phase::Reading { until, .. } | Phase::Waiting { until }) = self.phase;
         until.min(self.deadline)
+    }
+
+    /// When it began.
+    pub(super) fn begun(&self) -> Duration {
+        self.begun
     }
 
     /// When it is over at the latest.

@@ -6,6 +6,7 @@ use casemate_protocol::error::{ErrorCode, Refusal};
 use casemate_protocol::id::VaultId;
 use casemate_protocol::link::{LogEvent, LogLevel, VersionObject};
 use casemate_protocol::object::{Kind, Object};
+use casemate_protocol::stage::Stage as Timed;
 
 use super::event::{Action, ManagerExit, Op, RequestId, SlotId, StoreFailed};
 use super::slot::{Closing, HalfOpen, Pending, STOP_LIMIT, Slot, Stage, State};
@@ -105,7 +106,9 @@ impl Router {
             State::HalfOpen(HalfOpen::Preparing { static_key: static_key @ None, .. }) => *static_key = Some(key),
             State::HalfOpen(HalfOpen::Starting) => {
                 slot.state = State::HalfOpen(HalfOpen::Ready { static_key: key });
-                slot.made_ready = now.saturating_sub(slot.born);
+                let made_ready = now.saturating_sub(slot.born);
+                slot.made_ready = made_ready;
+                self.stages.note(Timed::Spawn, made_ready);
                 self.deliver_waiting(slot_id, now, out);
             }
             State::HalfOpen(HalfOpen::Preparing { .. } | HalfOpen::Ready { .. })

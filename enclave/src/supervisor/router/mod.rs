@@ -20,10 +20,13 @@ mod event;
 mod eviction;
 mod lifecycle;
 mod limits;
+mod listing;
 mod opening;
 mod requests;
 mod sessions;
 mod slot;
+mod timing;
+mod usage;
 mod writing;
 
 #[cfg(test)]
@@ -32,6 +35,8 @@ mod fairness;
 mod simulation;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod told_tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::num::NonZeroUsize;
@@ -46,9 +51,11 @@ use lru::LruCache;
 pub use commit::{Commit, Step};
 pub use event::{Action, Answer, Event, Loaded, ManagerExit, Op, Put, RequestId, SlotId, StoreFailed, VaultKey};
 pub use limits::{Limits, half_open};
+pub use listing::VaultView;
 
 use super::bucket::TokenBucket;
 use super::negative::NegativeCache;
+use super::stages::Stages;
 use crate::ipc::Notice;
 use slot::{Pending, Slot, Slots};
 
@@ -116,6 +123,9 @@ pub struct Router {
     refused: u32,
     notices: HashMap<Notice, u64>,
     counters: Counters,
+    stages: Stages,
+    /// Where the next look at the memory of a few processes begins.
+    weigh_next: SlotId,
 }
 
 impl Router {
@@ -147,6 +157,8 @@ impl Router {
             refused: 0,
             notices: HashMap::new(),
             counters: Counters::default(),
+            stages: Stages::default(),
+            weigh_next: SlotId(0),
         }
     }
 
@@ -155,7 +167,7 @@ impl Router {
         match event {
             Event::Request { id, vault, remaining, kind, session, frame } => {
                 let deadline = now + remaining.min(DEADLINE_MAX);
-                self.request(id, vault, Pending::new(kind, session, deadline, frame), now, out);
+                self.request(id, vault, Pending::new(kind, session, now, deadline, frame), now, out);
             }
             Event::Spawned { slot, pid } => self.spawned(slot, pid),
             Event::SpawnFailed { slot } => self.spawn_failed(slot, now, out),
@@ -214,16 +226,9 @@ impl Router {
         }
     }
 
-    /// Every vault that has a slot, for operators.
-    pub fn vaults(&self, now: Duration) -> Vec<VaultView> {
-        let view = |slot: &Slot| VaultView {
-            vault: slot.vault,
-            state: slot.state_name(),
-            in_flight: u32::try_from(slot.requests.len()).unwrap_or(u32::MAX),
-            idle: now.saturating_sub(slot.last_use),
-            pid: slot.pid,
-        };
-        self.slots.iter().map(|(_, slot)| view(slot)).collect()
+    /// How long the stages of requests took since boot.
+    pub fn stages(&self) -> &Stages {
+        &self.stages
     }
 
     /// Whether a vault has a slot that is not on its way out.
@@ -345,21 +350,6 @@ impl Router {
 
 fn log(level: LogLevel, event: LogEvent, value: Option<u64>, out: &mut Vec<Action>) {
     out.push(Action::Log { level, event, value });
-}
-
-/// One vault as the router sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VaultView {
-    /// The vault.
-    pub vault: VaultId,
-    /// `half_open`, `opening`, `open`, `closing`.
-    pub state: &'static str,
-    /// Requests in flight and waiting.
-    pub in_flight: u32,
-    /// Time since a device last asked.
-    pub idle: Duration,
-    /// The process, once there is one.
-    pub pid: Option<u32>,
 }
 
 /// Whole milliseconds, at least one, of a time that is left or to be waited for.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use casemate_protocol::error::{ErrorCode, Refusal};
 use casemate_protocol::id::VaultId;
 use casemate_protocol::link::{LogEvent, LogLevel};
+use casemate_protocol::stage::Stage as Timed;
 
 use super::event::{Action, Loaded, Op, SlotId, StoreFailed, VaultKey};
 use super::slot::{Closing, HalfOpen, OPENING_LIMIT, Opening, OpeningStep, STOP_LIMIT, State};
@@ -33,8 +34,15 @@ impl Router {
         let op = self.op();
         let Some(slot) = self.touch(slot_id) else { return };
         let step = OpeningStep::Loading(op);
-        slot.state =
-            State::Opening(Opening { static_key, create, begun: now, reload, deadline: now + OPENING_LIMIT, step });
+        slot.state = State::Opening(Opening {
+            static_key,
+            create,
+            begun: now,
+            stepped: now,
+            reload,
+            deadline: now + OPENING_LIMIT,
+            step,
+        });
         if !reload {
             self.half_open.retain(|half_open| *half_open != slot_id);
         }
@@ -91,6 +99,7 @@ impl Router {
             log(LogLevel::Warn, LogEvent::StoreFailed, None, out);
             return self.opening_failed(slot_id, Refusal::retry(ErrorCode::Unavailable, 1000), now, out);
         };
+        let load = now.saturating_sub(std::mem::replace(&mut opening.stepped, now));
         match (loaded.versions.is_empty(), loaded.keys.is_empty()) {
             (true, _) if !opening.create => {
                 self.opening_failed(slot_id, Refusal::new(ErrorCode::NotFound), now, out);
@@ -106,6 +115,7 @@ impl Router {
                 out.push(Action::VaultKey { slot: slot_id, op: next, vault, wrapped });
             }
         }
+        self.stages.note(Timed::Load, load);
     }
 
     pub(super) fn vault_key(
@@ -134,6 +144,7 @@ impl Router {
         };
         let versions = std::mem::take(&mut loaded.versions);
         let (static_key, reload, begun) = (opening.static_key, opening.reload, opening.begun);
+        let (whole, unwrap) = (now.saturating_sub(begun), now.saturating_sub(opening.stepped));
         // A vault that is open already knows its version: what the host shows on a reload may be junk under a high number.
         if !reload {
             slot.committed = versions.last().map_or(0, |newest| newest.version);
@@ -142,7 +153,9 @@ impl Router {
         slot.released = now;
         slot.last_use = now;
         // Our part of it: what the device took for its next message is not counted.
-        let cold_start = slot.made_ready + now.saturating_sub(begun);
+        let cold_start = slot.made_ready + whole;
+        self.stages.note(Timed::Key, unwrap);
+        self.stages.note(Timed::Open, whole);
         if !reload {
             self.counters.opened += 1;
             let micros = u64::try_from(cold_start.as_micros()).unwrap_or(u64::MAX);

@@ -6,6 +6,7 @@ use casemate_protocol::error::{ErrorCode, Refusal};
 use casemate_protocol::frame::{DeviceFrameKind, SessionId, VaultFrame};
 use casemate_protocol::id::VaultId;
 use casemate_protocol::limits::{WINDOW_BYTES, WINDOW_REQUESTS};
+use casemate_protocol::stage::Stage as Timed;
 
 use super::event::{Action, Answer, RequestId, SlotId};
 use super::slot::{BYTES_PER_VAULT, Pending, Stage, State};
@@ -92,6 +93,7 @@ impl Router {
         let (vault, Some(static_key)) = (slot.vault, slot.serving_key()) else { return };
         let Some(pending) = slot.requests.get_mut(&id) else { return };
         pending.stage = Stage::Sent(now);
+        let waited = now.saturating_sub(pending.arrived);
         let deadline_ms = milliseconds(pending.deadline.saturating_sub(now));
         let frame = std::mem::take(&mut pending.frame);
         out.push(match pending.kind {
@@ -101,6 +103,7 @@ impl Router {
                 Action::Send { slot: slot_id, message }
             }
         });
+        self.stages.note(Timed::Wait, waited);
     }
 
     /// Sends everything that waited for the process.
@@ -119,8 +122,9 @@ impl Router {
         now: Duration,
         out: &mut Vec<Action>,
     ) {
-        let pending = self.slots.get(slot_id).and_then(|slot| slot.requests.get(&id));
-        let Some((stage, session)) = pending.map(|pending| (pending.stage, pending.session)) else {
+        let session =
+            self.slots.get(slot_id).and_then(|slot| slot.requests.get(&id)).and_then(|pending| pending.session);
+        let Some(stage) = self.timed(slot_id, id, now) else {
             // A number that it was never given.
             return self.violation(slot_id, "a reply to no request", out);
         };

@@ -10,6 +10,7 @@ use casemate_protocol::id::VaultId;
 use super::commit::Commit;
 use super::event::{Loaded, Op, RequestId, SlotId};
 use super::sessions::Sessions;
+use super::usage::Usage;
 use crate::supervisor::bucket::TokenBucket;
 
 /// How long a vault-manager may be silent after it was given something, however short a device's deadline is. Without it, anybody who may
@@ -68,6 +69,8 @@ pub(super) struct Slot {
     pub(super) last_use: Duration,
     /// When the process was last given what it waited for from us.
     pub(super) released: Duration,
+    /// What it has used lately.
+    pub(super) usage: Usage,
     /// The timer that is set.
     pub(super) wake: Option<Duration>,
 }
@@ -116,6 +119,8 @@ pub(super) struct Opening {
     pub(super) create: bool,
     /// When it began.
     pub(super) begun: Duration,
+    /// When its present step began.
+    pub(super) stepped: Duration,
     /// Whether the vault was open before.
     pub(super) reload: bool,
     /// When it is given up.
@@ -154,6 +159,8 @@ pub(super) struct Pending {
     pub(super) kind: DeviceFrameKind,
     /// The session that it names.
     pub(super) session: Option<SessionId>,
+    /// When it came.
+    pub(super) arrived: Duration,
     /// When its caller is answered whatever happens.
     pub(super) deadline: Duration,
     /// The frame, until it is sent.
@@ -180,10 +187,11 @@ impl Pending {
     pub(super) fn new(
         kind: DeviceFrameKind,
         session: Option<SessionId>,
+        arrived: Duration,
         deadline: Duration,
         frame: Vec<u8>,
     ) -> Self {
-        Self { kind, session, deadline, bytes: frame.len(), frame, stage: Stage::Waiting }
+        Self { kind, session, arrived, deadline, bytes: frame.len(), frame, stage: Stage::Waiting }
     }
 
     /// What its caller is told when the process is gone. Whether a sealed request took effect cannot be known then.
@@ -229,6 +237,7 @@ impl Slot {
             half_open_until: now + HALF_OPEN_LIFE,
             last_use: now,
             released: now,
+            usage: Usage::default(),
             wake: None,
         }
     }

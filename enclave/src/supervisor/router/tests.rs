@@ -54,7 +54,7 @@ impl Stage {
         self.request_within(vault, kind, Duration::from_secs(10))
     }
 
-    fn request_within(&mut self, vault: VaultId, kind: DeviceFrameKind, remaining: Duration) -> u64 {
+    pub(super) fn request_within(&mut self, vault: VaultId, kind: DeviceFrameKind, remaining: Duration) -> u64 {
         self.request_in(vault, kind, (kind != Hello).then_some(SESSION), remaining)
     }
 
@@ -86,7 +86,7 @@ impl Stage {
         })
     }
 
-    fn op(&self) -> Op {
+    pub(super) fn op(&self) -> Op {
         let op = self.out.iter().rev().find_map(|action| match action {
             Action::LoadNewest { op, .. }
             | Action::Load { op, .. }
@@ -124,7 +124,7 @@ impl Stage {
         self.load_as(slot, self.op());
     }
 
-    fn load_as(&mut self, slot: SlotId, op: Op) {
+    pub(super) fn load_as(&mut self, slot: SlotId, op: Op) {
         let loaded = Loaded {
             versions: vec![VersionObject { version: 3, bytes: vec![3] }],
             keys: vec![KeyObject { generation: 1, bytes: vec![1] }],
@@ -147,18 +147,18 @@ impl Stage {
         self.has(|action| matches!(action, Action::Send { slot: to, message: ToManager::Stop } if *to == slot))
     }
 
-    fn is_logged(&self, event: LogEvent) -> bool {
+    pub(super) fn is_logged(&self, event: LogEvent) -> bool {
         self.has(|action| matches!(action, Action::Log { event: logged, .. } if *logged == event))
     }
 
-    fn commit_result(&self) -> Option<CommitResult> {
+    pub(super) fn commit_result(&self) -> Option<CommitResult> {
         self.out.iter().find_map(|action| match action {
             Action::Send { message: ToManager::CommitResult(result), .. } => Some(*result),
             _ => None,
         })
     }
 
-    fn exit(&mut self, slot: SlotId) {
+    pub(super) fn exit(&mut self, slot: SlotId) {
         self.event(Event::Exited { slot, exit: ManagerExit::Status(0) });
     }
 }

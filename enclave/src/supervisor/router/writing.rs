@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use casemate_protocol::id::VaultId;
 use casemate_protocol::link::{LogEvent, LogLevel};
+use casemate_protocol::stage::Stage as Timed;
 use casemate_protocol::{limits, path};
 
 use super::commit::{Commit, Step};
@@ -96,6 +97,7 @@ impl Router {
         let vault = slot.vault;
         if result == CommitResult::Committed {
             slot.committed = commit.version;
+            self.stages.note(Timed::Commit, now.saturating_sub(commit.begun()));
         } else {
             slot.late_put = commit.outstanding_put();
         }

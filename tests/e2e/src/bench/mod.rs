@@ -184,11 +184,7 @@ async fn measure(node: &Node, rounds: u32, groups: &[Group], rows: &mut Measured
                     }
                 }
                 // Measured by themselves.
-                Group::KmsCalls
-                | Group::Spawn
-                | Group::Density
-                | Group::Resident10000
-                | Group::EvictionStorm => {}
+                Group::KmsCalls | Group::Spawn | Group::Density | Group::Resident10000 | Group::EvictionStorm => {}
             }
         }
     }

@@ -131,7 +131,8 @@ fn count(of: usize) -> f64 {
 /// What one more of the first adds to the second: the median over all pairs, which a jump or two do not move (Theil and Sen). What else
 /// the machine does while the benchmark runs shows as such.
 fn slope(points: &[(f64, f64)]) -> Option<f64> {
-    let pairs = points.iter().enumerate().flat_map(|(at, first)| points[at + 1..].iter().map(move |second| (first, second)));
+    let pairs =
+        points.iter().enumerate().flat_map(|(at, first)| points[at + 1..].iter().map(move |second| (first, second)));
     let slopes: Vec<f64> = pairs.map(|(first, second)| (second.1 - first.1) / (second.0 - first.0)).collect();
     median(&slopes)
 }

@@ -95,7 +95,9 @@ fn more_calls_than_the_window_end_the_connection_and_not_the_supervisor() {
     let host = Host::start_with(&Plan { tuning, ..Plan::default() });
     let (bystander, owner) = (host.owner(), host.owner());
     // A vault-manager that does not answer keeps every call open.
-    let ControlReply::Vaults(vaults) = host.order(&ControlCall::Vaults) else { panic!("vaults") };
+    let ControlReply::Vaults(vaults) = host.order(&ControlCall::Vaults { by: None, limit: None }) else {
+        panic!("vaults")
+    };
     let pid = vaults.iter().find(|info| info.vault == owner.id()).unwrap().pid;
     let pid = Pid::from_raw(i32::try_from(pid).unwrap());
     kill(pid, Signal::SIGSTOP).unwrap();

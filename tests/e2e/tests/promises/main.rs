@@ -7,5 +7,6 @@ mod eviction;
 mod kms_is_called_once;
 mod main_job;
 mod managers_are_reaped;
+mod operators_see_the_node_at_work;
 mod release_binaries;
 mod restarts;
