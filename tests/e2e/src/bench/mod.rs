@@ -111,7 +111,7 @@ pub fn run(runtime: &Runtime, rounds: u32, only: &[Group], out: &Path) -> Result
 fn measure_alone(runtime: &Runtime, rounds: u32, groups: &[Group]) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     if groups.contains(&Group::Spawn) {
-        rows.extend(Row::time("spawn", &runtime.block_on(spawn::measure())?, None));
+        rows.extend(Row::time("spawn", &spawn::measure()?, None));
     }
     if groups.contains(&Group::Density) || groups.contains(&Group::Resident10000) {
         rows.extend(runtime.block_on(residents::measure(groups))?);

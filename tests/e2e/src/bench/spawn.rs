@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use casemate_enclave::ipc::FromManager;
 use casemate_enclave::sandbox::SandboxOptions;
+use casemate_enclave::socket;
 use casemate_enclave::supervisor_socket::SupervisorSocket;
 use casemate_enclave::zygote::{Slot, Zygote, ZygoteEvent};
-use casemate_enclave::{socket, watch};
 use nix::poll::{PollFd, PollFlags, poll};
 
 use super::Result;
@@ -24,16 +24,16 @@ const PATIENCE_MS: u16 = 1000;
 const UID_BASE: u32 = 0x6000_0000;
 
 /// Measures with this program as its own zygote, which its `main` is made for.
-pub(super) async fn measure() -> Result<Samples> {
+pub(super) fn measure() -> Result<Samples> {
     let options = SandboxOptions { uid_base: UID_BASE, ..SandboxOptions::default() };
-    let zygote = watch::zygote(Zygote::start(&options)?)?;
+    let zygote = Zygote::start(&options)?;
     let mut samples = Samples::default();
     let mut tenants = Vec::new();
     for slot in 0..SPAWNS {
         let (ours, theirs) = socket::pair()?;
         let mut ours = SupervisorSocket::new(ours);
         let start = Instant::now();
-        zygote.get_ref().spawn(Slot(slot), theirs, MEMORY_BYTES)?;
+        zygote.spawn(Slot(slot), theirs, MEMORY_BYTES)?;
         let said = loop {
             poll(&mut [PollFd::new(ours.as_fd(), PollFlags::POLLIN)], PATIENCE_MS)?;
             if let Some(said) = ours.try_recv()? {
@@ -49,7 +49,7 @@ pub(super) async fn measure() -> Result<Samples> {
         }
         tenants.push(ours);
         // Each order has its event, and is only followed by the next when that was taken.
-        while let Some(event) = zygote.get_ref().next_event()? {
+        while let Some(event) = zygote.next_event()? {
             if let ZygoteEvent::SpawnFailed { errno, .. } = event {
                 return Err(errno.into());
             }
