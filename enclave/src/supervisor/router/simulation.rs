@@ -141,7 +141,7 @@ impl World {
         let made_up = [u8::try_from(self.dice.roll(256)).unwrap(); 16];
         let choice = self.dice.roll(1 << 32);
         let manager = self.managers.values().find(|(of, _)| *of == vault).map(|(_, manager)| manager);
-        let Some(manager) = manager.filter(|manager| !manager.sessions.is_empty() && choice % 8 != 0) else {
+        let Some(manager) = manager.filter(|manager| !manager.sessions.is_empty() && !choice.is_multiple_of(8)) else {
             return made_up;
         };
         manager.sessions[usize::try_from(choice).unwrap() % manager.sessions.len()]

@@ -1,5 +1,7 @@
 //! The promises of the running system, one behaviour a file, in one program: linking is what takes the time.
 
+#![allow(clippy::unwrap_used, reason = "a test program")]
+
 mod a_forbidden_call_is_an_alarm;
 mod a_stuck_vault_stops_nobody;
 mod commands;
