@@ -5,11 +5,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use casemate_protocol::id::VaultId;
 use casemate_protocol::limits;
 use casemate_protocol::link::{KeyObject, TOLD_VERSIONS, VersionObject};
@@ -26,6 +28,8 @@ use tokio::sync::Notify;
 
 use crate::config::{Aws, Store};
 
+mod durable;
+
 /// Objects of one vault read at the same time.
 const PARALLEL_READS: usize = 8;
 /// Versions of one vault that are listed; far above what garbage collection leaves.
@@ -40,6 +44,9 @@ pub enum StoreError {
     /// The store itself failed; after a put its outcome is unknown.
     #[error("the object store failed: {0}")]
     Backend(#[from] object_store::Error),
+    /// A local disk failed; after a put its outcome is unknown.
+    #[error("the object store failed: {0}")]
+    Disk(#[source] io::Error),
     /// It took too long.
     #[error("the object store did not answer within {} ms", .0.as_millis())]
     Deadline(Duration),
@@ -254,9 +261,18 @@ impl ObjectStore {
             return Err(StoreError::TooLarge { found: bytes.len() as u64, limit: limits::OBJECT_BYTES });
         }
         let _creating = self.begin(path);
+        let payload = PutPayload::from(bytes);
+        if let Some(root) = &self.directory {
+            let (root, name, bytes) = (root.clone(), path.to_owned(), payload.clone());
+            let created = blocking(move || durable::create(&root, &name, &Bytes::from(bytes))).await;
+            match created {
+                Err(error) if error.kind() == ErrorKind::Unsupported => {}
+                created => return created.map_err(StoreError::Disk),
+            }
+        }
         let location = self.location(path)?;
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        match self.backend.put_opts(&location, PutPayload::from(bytes), options).await {
+        match self.backend.put_opts(&location, payload, options).await {
             Ok(_) => Ok(Put::Created),
             Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
                 // The one who made it may have died before its directory entry was durable; whoever finds the same bytes
@@ -376,14 +392,12 @@ impl ObjectStore {
         let Some(folder) = self.directory.as_ref().and_then(|root| Some(root.join(path).parent()?.to_owned())) else {
             return Ok(());
         };
-        let synced = tokio::task::spawn_blocking(move || fs::File::open(folder)?.sync_all()).await;
-        let failed = |error: std::io::Error| object_store::Error::Generic { store: "local", source: error.into() };
-        match synced {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(failed(error).into()),
-            Err(error) => Err(failed(error.into()).into()),
-        }
+        blocking(move || durable::sync_folder(&folder)).await.map_err(StoreError::Disk)
     }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
 /// A create under way.
