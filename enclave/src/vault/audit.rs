@@ -1,27 +1,26 @@
 //! The audit ring: the last 1,024 entries of a hash chain that goes back to the vault's creation.
 
-use std::collections::VecDeque;
-
 use casemate_protocol::limits::{AUDIT_ENTRIES, PAGE_ENTRIES};
 use casemate_protocol::reply::{Answer, AuditEntry};
+
+use super::ring::Ring;
 
 /// The kept end of the chain.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AuditRing {
     before: [u8; 32],
-    entries: VecDeque<AuditEntry>,
+    entries: Ring<AuditEntry, AUDIT_ENTRIES>,
 }
 
 impl AuditRing {
     /// Takes a ring out of a snapshot; `None` when it is not a chain.
     pub fn restore(before: [u8; 32], entries: Vec<AuditEntry>) -> Option<Self> {
-        let mut ring = Self { before, entries: VecDeque::new() };
+        let mut ring = Self { before, entries: Ring::new() };
         for entry in entries {
-            let first = ring.entries.is_empty();
-            if ring.entries.len() == AUDIT_ENTRIES || !ring.fits(&entry, first) {
+            let first = ring.entries.len() == 0;
+            if !ring.fits(&entry, first) || ring.entries.push(entry).is_some() {
                 return None;
             }
-            ring.entries.push_back(entry);
         }
         Some(ring)
     }
@@ -45,12 +44,12 @@ impl AuditRing {
 
     /// The hash of the newest entry.
     pub fn last_hash(&self) -> [u8; 32] {
-        self.entries.back().map_or(self.before, |entry| entry.hash)
+        self.entries.last().map_or(self.before, |entry| entry.hash)
     }
 
     /// The number that the next entry gets.
     pub fn next_number(&self) -> u64 {
-        self.entries.back().map_or(1, |entry| entry.number + 1)
+        self.entries.last().map_or(1, |entry| entry.number + 1)
     }
 
     /// Appends an entry that chains; returns the one that fell off.
@@ -61,22 +60,20 @@ impl AuditRing {
         if !self.fits(&entry, false) {
             return Err(entry);
         }
-        self.entries.push_back(entry);
-        if self.entries.len() <= AUDIT_ENTRIES {
-            return Ok(None);
+        let dropped = self.entries.push(entry);
+        if let Some(dropped) = &dropped {
+            self.before = dropped.hash;
         }
-        let dropped = self.entries.pop_front().expect("more than 1,024 entries");
-        self.before = dropped.hash;
-        Ok(Some(dropped))
+        Ok(dropped)
     }
 
     /// A page after an entry's number.
     pub fn page(&self, after: Option<u64>) -> Answer {
         let after = after.unwrap_or(0);
-        let skip = self.entries.partition_point(|entry| entry.number <= after);
+        let skip = self.entries.iter().take_while(|entry| entry.number <= after).count();
         let entries: Vec<_> = self.entries.iter().skip(skip).take(PAGE_ENTRIES).cloned().collect();
         let more = self.entries.len() > skip + entries.len();
-        let before = if skip == 0 { self.before } else { self.entries[skip - 1].hash };
+        let before = skip.checked_sub(1).and_then(|at| self.entries.get(at)).map_or(self.before, |entry| entry.hash);
         Answer::Audit { entries, more, before }
     }
 }

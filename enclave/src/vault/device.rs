@@ -1,13 +1,12 @@
 //! A device of the vault, and the order of its mutations.
 
-use std::collections::VecDeque;
-
 use casemate_protocol::error::{ErrorCode, Refusal};
 use casemate_protocol::limits::OUTCOMES_PER_DEVICE;
 use casemate_protocol::reply::Answer;
 use casemate_protocol::{codec, limits};
 
 use super::body::{DeviceRecord, OutcomeRecord};
+use super::ring::Ring;
 
 /// A device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +19,7 @@ pub struct Device {
     pub name: String,
     /// When it was enrolled, Unix seconds.
     pub enrolled_at: u64,
-    outcomes: VecDeque<OutcomeRecord>,
+    outcomes: Ring<OutcomeRecord, OUTCOMES_PER_DEVICE>,
 }
 
 /// What a sequence number means for a vault.
@@ -39,19 +38,15 @@ pub enum Standing {
 impl Device {
     /// A device as it is enrolled.
     pub const fn new(static_key: [u8; 32], signing_key: [u8; 32], name: String, enrolled_at: u64) -> Self {
-        Self { static_key, signing_key, name, enrolled_at, outcomes: VecDeque::new() }
+        Self { static_key, signing_key, name, enrolled_at, outcomes: Ring::new() }
     }
 
     /// Takes a device out of a snapshot; `None` when its outcomes are not in order.
     pub fn restore(record: DeviceRecord) -> Option<Self> {
         let ascending = record.outcomes.is_sorted_by(|a, b| a.sequence < b.sequence);
-        (ascending && record.outcomes.len() <= OUTCOMES_PER_DEVICE).then(|| Self {
-            static_key: record.static_key,
-            signing_key: record.signing_key,
-            name: record.name,
-            enrolled_at: record.enrolled_at,
-            outcomes: record.outcomes.into(),
-        })
+        let mut device = Self::new(record.static_key, record.signing_key, record.name, record.enrolled_at);
+        let fits = record.outcomes.into_iter().all(|outcome| device.outcomes.push(outcome).is_none());
+        (ascending && fits).then_some(device)
     }
 
     /// The device as a snapshot holds it.
@@ -68,19 +63,19 @@ impl Device {
     /// Judges a mutation's sequence number. Attacks stopped: a mutation executed twice because its answer was lost or held back; a
     /// held-back mutation executed after a newer one.
     pub fn standing(&self, sequence: u64, request_hash: &[u8; 32]) -> Standing {
-        let (Some(oldest), Some(newest)) = (self.outcomes.front(), self.outcomes.back()) else {
+        let (Some(oldest), Some(newest)) = (self.outcomes.get(0), self.outcomes.last()) else {
             return Standing::New;
         };
         if sequence > newest.sequence {
             return Standing::New;
         }
-        match self.outcomes.binary_search_by_key(&sequence, |outcome| outcome.sequence) {
-            Ok(at) => Self::known(&self.outcomes[at], request_hash),
+        match self.outcomes.iter().rev().find(|outcome| outcome.sequence == sequence) {
+            Some(outcome) => Self::known(outcome, request_hash),
             // A full window has forgotten what lies below it.
-            Err(_) if sequence < oldest.sequence && self.outcomes.len() == OUTCOMES_PER_DEVICE => {
+            None if sequence < oldest.sequence && self.outcomes.len() == OUTCOMES_PER_DEVICE => {
                 Standing::Refused(ErrorCode::OutcomeUnknown.into())
             }
-            Err(_) => Standing::Refused(ErrorCode::Superseded.into()),
+            None => Standing::Refused(ErrorCode::Superseded.into()),
         }
     }
 
@@ -103,11 +98,10 @@ impl Device {
     /// # Errors
     /// The record itself, when its number is not above all before.
     pub fn remember(&mut self, record: OutcomeRecord) -> Result<Option<OutcomeRecord>, OutcomeRecord> {
-        if self.outcomes.back().is_some_and(|newest| record.sequence <= newest.sequence) {
+        if self.outcomes.last().is_some_and(|newest| record.sequence <= newest.sequence) {
             return Err(record);
         }
-        self.outcomes.push_back(record);
-        Ok(if self.outcomes.len() > OUTCOMES_PER_DEVICE { self.outcomes.pop_front() } else { None })
+        Ok(self.outcomes.push(record))
     }
 }
 

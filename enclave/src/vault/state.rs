@@ -13,6 +13,7 @@ use super::audit::AuditRing;
 use super::body::{Change, KeyRecord, Revision, SecretRecord, Snapshot};
 use super::device::Device;
 use super::keys;
+use super::ring::Ring;
 
 /// The kept hashes are the first 16 bytes of SHA-256.
 const SHORT_HASH: usize = 16;
@@ -34,7 +35,7 @@ pub struct State {
     pub devices: Vec<Device>,
     /// The audit chain's kept end.
     pub audit: AuditRing,
-    hashes: VecDeque<[u8; SHORT_HASH]>,
+    hashes: Ring<[u8; SHORT_HASH], { limits::HEAD_HASHES }>,
     used: usize,
 }
 
@@ -132,11 +133,8 @@ impl State {
     pub fn push_version_hash(&mut self, hash: &[u8; 32]) {
         let mut short = [0; SHORT_HASH];
         short.copy_from_slice(&hash[..SHORT_HASH]);
-        self.hashes.push_back(short);
-        self.used += SHORT_HASH;
-        if self.hashes.len() > limits::HEAD_HASHES {
-            self.hashes.pop_front();
-            self.used -= SHORT_HASH;
+        if self.hashes.push(short).is_none() {
+            self.used += SHORT_HASH;
         }
     }
 
@@ -207,7 +205,9 @@ impl State {
             return Err(Inconsistent);
         }
         state.used += snapshot.version_hashes.len();
-        state.hashes = hashes.iter().copied().collect();
+        for hash in hashes {
+            state.hashes.push(*hash);
+        }
         Ok(state)
     }
 
