@@ -5,7 +5,7 @@
 # must not carry a feature that only a stand-in asked for.
 release_packages=(casemate-enclave casemate-parent casemate-client)
 # Binaries of the development packages, which do not ship, come out of the build that makes the tests.
-development_binaries='casemate-(dev|dev-authority|enclave-dev|bench|chaos)|standin-kms'
+development_binaries='casemate-(dev|dev-authority|enclave-dev|bench|chaos|soak)|standin-kms'
 
 # What lints is installed by the stage that lints, on its own minutes.
 stage_install() {
@@ -171,7 +171,19 @@ stage_faults() {
     return "$failed"
 }
 
-all_stages=(install build lint unit e2e faults)
+# The long run's length here, minutes; `./dev soak` has an hour.
+soak_minutes=2
+
+# What measures has the machine to itself: one test after the other, then the long run.
+stage_load() {
+    local failed=0
+    run_programs '^/tests/e2e$' '^load$' --test-threads=1 || failed=1
+    printf '     Running %s minutes at half load\n' "$soak_minutes"
+    "$CASEMATE_BIN_DIR/casemate-soak" --minutes "$soak_minutes" || { bad "load: something grew" && failed=1; }
+    return "$failed"
+}
+
+all_stages=(install build lint unit e2e faults load)
 
 # Which line of the budget a stage draws on.
 budget_of() { if [[ $1 == install ]]; then echo build; else echo "$1"; fi; }

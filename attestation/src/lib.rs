@@ -16,6 +16,7 @@
 
 mod anchor;
 mod backend;
+mod cache;
 mod claims;
 mod policy;
 mod refusal;
@@ -24,12 +25,15 @@ pub mod fuzz;
 pub mod nitro;
 
 pub use anchor::{AnchorError, TrustAnchor};
+pub use cache::Cache;
 pub use claims::{Claims, Measurement, MeasurementSet, Pcrs, Platform};
 pub use nitro::{Authenticated, MAX_EVIDENCE_BYTES, authenticate};
 pub use policy::Policy;
 pub use refusal::Refusal;
 
 /// Verifies `evidence` at `now_unix` (seconds since the Unix epoch) and judges it by `policy`.
+///
+/// Who sees the same evidence again and again has a [`Cache`].
 ///
 /// # Errors
 ///

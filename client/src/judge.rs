@@ -270,7 +270,7 @@ impl Grounds<'_> {
                 public_key: Some(shown.identity.to_vec()),
                 allow_debug: false,
             };
-            match casemate_attestation::verify(shown.evidence, self.now, &policy) {
+            match self.roots.verified.verify(shown.evidence, self.now, &policy) {
                 Ok(claims) => return Ok(claims),
                 Err(refusal) => refused = Distrust::Evidence(refusal),
             }

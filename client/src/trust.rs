@@ -3,13 +3,19 @@
 //! It never comes from a node, an operator or first use. Releases are signed by keys that are compiled into the client; a self-built
 //! image is added by a person, with `casemate trust add FILE`, and nothing else.
 
-use casemate_attestation::{MeasurementSet, TrustAnchor};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use casemate_attestation::{Cache, MeasurementSet, TrustAnchor};
 use casemate_protocol::label;
 use casemate_protocol::trust::ClusterId;
 use ed25519_dalek::{Signature, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
 use crate::encoding;
+
+/// Documents whose signatures are remembered: a few nodes', before and after they renewed theirs.
+const REMEMBERED: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
 
 /// What is compiled in: the caller's `main` names it, and nothing else can.
 #[derive(Debug, Clone)]
@@ -20,13 +26,21 @@ pub struct Roots {
     pub release_keys: Vec<[u8; 32]>,
     /// The releases known when the client was built.
     pub releases: Vec<SignedRelease>,
+    /// Evidence that led to one of the anchors before.
+    pub verified: Arc<Cache>,
 }
 
 impl Roots {
     /// What the released client believes: AWS's root, and no release yet. A fresh one therefore trusts no node until a trust file is
     /// added. A release adds its key and its signed measurements here.
     pub fn released() -> Self {
-        Self { anchors: vec![TrustAnchor::aws_nitro()], release_keys: Vec::new(), releases: Vec::new() }
+        Self::of(TrustAnchor::aws_nitro())
+    }
+
+    /// One platform root and no release.
+    pub fn of(anchor: TrustAnchor) -> Self {
+        let verified = Arc::new(Cache::new(REMEMBERED));
+        Self { anchors: vec![anchor], release_keys: Vec::new(), releases: Vec::new(), verified }
     }
 
     /// Whether any root is not a platform vendor's own: evidence then proves nothing outside a developer's machine.

@@ -99,6 +99,10 @@ pub enum BootError {
 /// one thread.
 pub fn run(parts: Parts) -> ExitCode {
     abort_on_panic();
+    // Before the zygote and any other thread are there.
+    if let Err(error) = casemate_link::let_run() {
+        tracing::warn!(%error, "the kernel's order of turns stays as it is; only speed depends on it");
+    }
     match supervise(parts) {
         Ok(never) => match never {},
         Err(error) => {

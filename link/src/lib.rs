@@ -16,6 +16,7 @@ pub mod connection;
 pub mod hello;
 mod port;
 mod queue;
+mod scheduling;
 pub mod stream;
 
 pub use address::{Address, Listener, Peer, connect};
@@ -24,4 +25,5 @@ pub use busy_poll::{BusyPoll, look_again};
 pub use calls::{Calls, Ended, Exchange};
 pub use connection::{CallError, Caller, CloseReason, Closed, Connection, InFlight, Incoming, Limits, Replier};
 pub use hello::{HelloError, accept_hello, answer_hello, dial_hello, negotiate};
+pub use scheduling::let_run;
 pub use stream::{Detached, Stream};

@@ -67,6 +67,10 @@ pub enum RunError {
 /// # Errors
 /// See [`RunError`].
 pub fn run(config: &Config) -> Result<(), RunError> {
+    // Before any other thread is there.
+    if let Err(error) = casemate_link::let_run() {
+        tracing::warn!(%error, "the kernel's order of turns stays as it is; only speed depends on it");
+    }
     let main = Builder::new_current_thread().enable_all().build()?;
     let aside = Aside::start()?;
     let result = main.block_on(serve(config, &aside.handle));

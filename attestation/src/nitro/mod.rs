@@ -20,4 +20,4 @@ pub use document::{
 pub use verify::{Authenticated, authenticate};
 
 pub(crate) use root::ROOT_G1;
-pub(crate) use verify::authenticate_with_skew;
+pub(crate) use verify::{authenticate_with_skew, chain_time};

@@ -30,8 +30,7 @@ pub fn authenticate<'a>(evidence: &'a [u8], now_unix: u64, anchor: &TrustAnchor)
 /// [`authenticate`] for a verifier whose clock may be behind by up to `skew`.
 ///
 /// The security module makes leaf certificates that begin three seconds before the document. Without this allowance a clock that
-/// is ten seconds behind would refuse fresh evidence for its chain, however much skew the policy allows. The time taken for the
-/// chain is the document's own, but never outside `now..=now + skew`; it cannot bring back a certificate that has ended.
+/// is ten seconds behind would refuse fresh evidence for its chain, however much skew the policy allows.
 pub(crate) fn authenticate_with_skew<'a>(
     evidence: &'a [u8],
     now_unix: u64,
@@ -40,9 +39,7 @@ pub(crate) fn authenticate_with_skew<'a>(
 ) -> Result<Authenticated<'a>, Refusal> {
     let envelope = Envelope::parse(evidence)?;
     let document = Document::parse(envelope.payload())?;
-    let latest = now_unix.saturating_add(skew.as_secs());
-    let chain_time = (document.timestamp_unix_ms / 1000).clamp(now_unix, latest);
-    let chain = Chain::verify(&document, chain_time, anchor)?;
+    let chain = Chain::verify(&document, chain_time(document.timestamp_unix_ms, now_unix, skew), anchor)?;
     if !backend::es384_verifies(&chain.leaf_key, &envelope.signed_bytes(), envelope.signature()) {
         return Err(Refusal::Signature);
     }
@@ -52,6 +49,12 @@ pub(crate) fn authenticate_with_skew<'a>(
         anchor_subject: anchor.subject().to_owned(),
         anchor_fingerprint: *anchor.fingerprint(),
     })
+}
+
+/// The time that a document's chain is verified at: its own, but never outside `now..=now + skew`. It cannot bring back a certificate that
+/// has ended.
+pub(crate) fn chain_time(timestamp_unix_ms: u64, now_unix: u64, skew: Duration) -> u64 {
+    (timestamp_unix_ms / 1000).clamp(now_unix, now_unix.saturating_add(skew.as_secs()))
 }
 
 impl<'a> Authenticated<'a> {

@@ -1,5 +1,6 @@
 //! What the whole crate promises of evidence, one promise a file.
 
+mod a_cache_changes_no_verdict;
 mod arbitrary_bytes_are_refused;
 mod real_documents_get_their_verdict;
 mod vectors;

@@ -16,7 +16,7 @@ pub mod lock;
 pub mod manager;
 pub mod open;
 pub mod process;
-mod ring;
+pub mod ring;
 pub mod sessions;
 pub mod state;
 

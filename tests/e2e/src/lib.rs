@@ -9,10 +9,12 @@ pub mod chaos;
 pub mod device;
 pub mod hostile;
 pub mod http;
+pub mod load;
 pub mod node;
 pub mod owner;
 pub mod process;
 pub mod programs;
+pub mod soak;
 
 pub use device::{Device, Ran};
 pub use node::Node;

@@ -5,9 +5,16 @@ use std::time::Duration;
 
 use casemate_attestation::TrustAnchor;
 use casemate_client::home::read_trust_file;
+use casemate_client::judge::Grounds;
+use casemate_client::outside::unix_now;
 use casemate_client::record::Forgetful;
+use casemate_client::session::{Greeting, Session};
+use casemate_client::transport::Transport;
 use casemate_client::vault::VaultParts;
 use casemate_client::{Device, NatsOptions, NatsTransport, Roots, Trust, Vault, VaultOptions, VaultRecord};
+
+use casemate_protocol::frame::DeviceFrame;
+use casemate_protocol::subject::Subjects;
 
 use crate::Node;
 
@@ -33,7 +40,7 @@ impl Owner {
     pub fn new(node: &Node) -> Self {
         let anchor = std::fs::read(node.path("authority/root.der")).expect("the authority has a root");
         let anchor = TrustAnchor::from_der(anchor).expect("it is a certificate");
-        let roots = Roots { anchors: vec![anchor], release_keys: Vec::new(), releases: Vec::new() };
+        let roots = Roots::of(anchor);
         let mut trust = Trust::default();
         let file = read_trust_file(&node.path("authority/trust.toml")).expect("the authority wrote a trust file");
         trust.add(&file, &roots).expect("it is trusted");
@@ -57,6 +64,26 @@ impl Owner {
         let options = NatsOptions { url: nats.to_owned(), credentials: None, nkey: None, ca: None, within: CONNECT };
         let transport = NatsTransport::connect(&options).await.expect("NATS can be reached");
         self.open_over(transport, record, deadline)
+    }
+
+    /// A session with a vault of this device, without the library's loop that asks again.
+    ///
+    /// # Panics
+    /// When an honest node does not let it in.
+    pub async fn enter(&self, transport: &NatsTransport, record: &VaultRecord) -> Session {
+        let subject = Subjects::default().vault(record.vault());
+        let send = async |frame: DeviceFrame| {
+            let answer = transport.request(subject.clone(), frame.encode(CONNECT).into(), CONNECT).await;
+            answer.expect("an honest node answers")
+        };
+        let (greeting, hello) = Greeting::start(self.device.static_secret(), record.vault());
+        let judging = greeting.welcome(&send(hello).await).expect("an honest welcome");
+        let grounds = Grounds { roots: &self.roots, trust: &self.trust, now: unix_now() };
+        let believed = judging.believe(&grounds, record.cluster()).expect("an honest node");
+        let lock_key = record.lock_key().expect("a living vault");
+        let (finish, mut session, pending) = believed.finish(lock_key, record.head(), None).expect("it fits");
+        session.open(&send(finish).await, &pending).expect("an honest answer");
+        session
     }
 
     /// A vault over this connection. Nothing is asked of it yet.

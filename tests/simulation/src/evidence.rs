@@ -29,7 +29,7 @@ struct World {
 
 static WORLD: LazyLock<World> = LazyLock::new(|| {
     let authority = Arc::new(DevelopmentAuthority::new());
-    let roots = Roots { anchors: vec![authority.anchor()], release_keys: Vec::new(), releases: Vec::new() };
+    let roots = Roots::of(authority.anchor());
     let module = SimulatedModule::new(authority, PCRS).with_clock(Arc::new(SimulatedClock::at(BEGINNING_UNIX)));
     World { module, roots: Arc::new(roots), evidence: Mutex::default() }
 });

@@ -173,3 +173,28 @@ fn those_who_are_refused_together_are_told_different_times() {
     times.dedup();
     assert_eq!(times.len(), 100);
 }
+
+#[test]
+fn the_stuck_and_those_who_wait_for_the_store_do_not_count_as_work() {
+    let mut stage = Stage::new(&Tuning { queue_per_vault: 1024, ..Tuning::default() });
+    let (stuck, writing) = (stage.open(vault(1)), stage.open(vault(2)));
+    stage.open(vault(3));
+    let busy = (0..300).filter(|_| {
+        let id = stage.request(vault(1), Sealed);
+        stage.refusal(id) == Some(ErrorCode::Busy)
+    });
+    assert!(busy.count() > 100, "one vault is given no more than can be worked on");
+    stage.after(Duration::from_millis(200));
+    let other = stage.request(vault(3), Sealed);
+    assert_eq!(stage.refusal(other), None, "who does not answer does not work");
+    for _ in 0..100 {
+        stage.request(vault(2), Sealed);
+    }
+    stage.from(writing, FromManager::Commit { version: 4, object: vec![4] });
+    stage.after(Duration::from_millis(20));
+    for _ in 0..100 {
+        let other = stage.request(vault(3), Sealed);
+        assert_eq!(stage.refusal(other), None);
+    }
+    assert!(!stage.is_killed(stuck));
+}

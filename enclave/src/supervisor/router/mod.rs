@@ -22,6 +22,7 @@ mod lifecycle;
 mod limits;
 mod listing;
 mod opening;
+mod overload;
 mod requests;
 mod sessions;
 mod slot;
@@ -57,6 +58,7 @@ use super::bucket::TokenBucket;
 use super::negative::NegativeCache;
 use super::stages::Stages;
 use crate::ipc::Notice;
+use overload::Overload;
 use slot::{Pending, Slot, Slots};
 
 /// Slots beyond residents and half-open vaults: processes that are on their way out.
@@ -104,6 +106,7 @@ pub struct Router {
     in_flight_bytes: usize,
     /// Slots that want to hear of the time.
     wakes: BTreeSet<(Duration, SlotId)>,
+    overload: Overload,
     /// Slots whose timer must be looked at before `handle` returns.
     touched: Vec<SlotId>,
     negative: NegativeCache,
@@ -143,6 +146,7 @@ impl Router {
             deadlines: BTreeMap::new(),
             in_flight_bytes: 0,
             wakes: BTreeSet::new(),
+            overload: Overload::default(),
             touched: Vec::new(),
             negative: NegativeCache::default(),
             opens: TokenBucket::new(tuning.opens_per_second),

@@ -70,13 +70,18 @@ impl Router {
                 }
             }
         }
+        let serving = slot.serving_key().is_some();
         if slot.requests.len() >= queue || slot.bytes + pending.bytes > BYTES_PER_VAULT {
             return self.refuse_busy(id, out);
         }
+        let own = slot.requests.len();
+        if serving && !self.has_room_for_work(own, now) {
+            return self.refuse_busy(id, out);
+        }
+        let Some(slot) = self.touch(slot_id) else { return };
         slot.bytes += pending.bytes;
         let (deadline, bytes) = (pending.deadline, pending.bytes);
         slot.requests.insert(id, pending);
-        let serving = slot.serving_key().is_some();
         if !serving {
             slot.waiting.push_back(id);
         }
@@ -103,6 +108,7 @@ impl Router {
                 Action::Send { slot: slot_id, message }
             }
         });
+        self.overload.began();
         self.stages.note(Timed::Wait, waited);
     }
 
@@ -132,12 +138,22 @@ impl Router {
             Stage::Waiting => return self.violation(slot_id, "a reply to a request that it does not have", out),
             Stage::Sent(_) | Stage::Overdue(_) => self.learn(slot_id, session, &frame, now),
         }
-        if matches!(stage, Stage::Overdue(_)) {
+        let Stage::Sent(sent) = stage else {
             // Its caller was told already.
-            self.forget(slot_id, id);
-        } else {
-            self.answer(slot_id, id, Answer::Frame(frame), out);
+            return self.forget(slot_id, id);
+        };
+        let worked = self.slots.get(slot_id).filter(|slot| slot.has_worked_since(sent));
+        self.overload.answered(worked.map(|_| now.saturating_sub(sent)), now);
+        self.answer(slot_id, id, Answer::Frame(frame), out);
+    }
+
+    /// Whether one more request can be worked on for a vault that has so many under way.
+    fn has_room_for_work(&mut self, own: usize, now: Duration) -> bool {
+        if !self.overload.has_room(own) && self.overload.is_stale(now) {
+            let working = self.slots.iter().map(|(_, slot)| slot.working(now)).sum();
+            self.overload.count(working, now);
         }
+        self.overload.has_room(own)
     }
 
     /// What an answer says of who asked: a name that was given out, or that somebody may use one. Only the latter is use of a vault: a
@@ -187,6 +203,9 @@ impl Router {
         }
         slot.bytes = slot.requests.values().map(|pending| pending.bytes).sum();
         for (id, pending) in held {
+            if matches!(pending.stage, Stage::Sent(_)) {
+                self.overload.given_up();
+            }
             if !matches!(pending.stage, Stage::Overdue(_)) {
                 let refusal = match (refusal, pending.stage, pending.kind) {
                     (Some(refusal), Stage::Waiting, _) | (Some(refusal), _, DeviceFrameKind::Hello) => refusal.clone(),
@@ -213,7 +232,10 @@ impl Router {
             };
             let (late, bytes) = (pending.late(), pending.bytes);
             match pending.stage {
-                Stage::Sent(sent) => pending.stage = Stage::Overdue(sent),
+                Stage::Sent(sent) => {
+                    pending.stage = Stage::Overdue(sent);
+                    self.overload.given_up();
+                }
                 Stage::Waiting | Stage::Overdue(_) => {
                     slot.waiting.retain(|waiting| *waiting != id);
                     self.forget(slot_id, id);

@@ -9,6 +9,7 @@ use casemate_protocol::id::VaultId;
 
 use super::commit::Commit;
 use super::event::{Loaded, Op, RequestId, SlotId};
+use super::overload::SILENT;
 use super::sessions::Sessions;
 use super::usage::Usage;
 use crate::supervisor::bucket::TokenBucket;
@@ -260,6 +261,21 @@ impl Slot {
     /// Whether the process waits for us rather than we for it.
     fn waits_for_us(&self) -> bool {
         self.commit.is_some() || matches!(self.state, State::Opening(_))
+    }
+
+    /// Whether the process has had all it needs since then.
+    pub(super) fn has_worked_since(&self, sent: Duration) -> bool {
+        !self.waits_for_us() && self.released <= sent
+    }
+
+    /// Requests that it is working on.
+    pub(super) fn working(&self, now: Duration) -> usize {
+        if self.waits_for_us() {
+            return 0;
+        }
+        let is_fresh =
+            |pending: &&Pending| matches!(pending.stage, Stage::Sent(sent) if now.saturating_sub(sent) < SILENT);
+        self.requests.values().filter(is_fresh).count()
     }
 
     /// When the process is to be called stuck, if it holds an overdue request by then.

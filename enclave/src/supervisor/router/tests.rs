@@ -607,9 +607,12 @@ fn draining_finishes_refuses_and_says_when_it_is_done() {
 #[test]
 fn the_whole_nodes_window_is_bounded() {
     let mut stage = Stage::new(&Tuning { queue_per_vault: 10_000, ..Tuning::default() });
-    stage.open(vault(1));
+    let slot = stage.open(vault(1));
+    // Who waits for the store works on nothing.
+    stage.from(slot, FromManager::Commit { version: 4, object: vec![4] });
     let mut refused = 0;
     for _ in 0..casemate_protocol::limits::WINDOW_REQUESTS + 10 {
+        stage.now += Duration::from_millis(1);
         let id = stage.request(vault(1), Sealed);
         refused += u32::from(stage.refusal(id) == Some(ErrorCode::Busy));
     }

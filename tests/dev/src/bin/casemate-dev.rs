@@ -17,9 +17,7 @@ fn main() -> ExitCode {
         .and_then(|path| std::fs::read(&path).map_err(|error| format!("{}: {error}", path.to_string_lossy())))
         .and_then(|der| TrustAnchor::from_der(der).map_err(|error| error.to_string()));
     match anchor {
-        Ok(anchor) => {
-            casemate_client::cli::main(Roots { anchors: vec![anchor], release_keys: Vec::new(), releases: Vec::new() })
-        }
+        Ok(anchor) => casemate_client::cli::main(Roots::of(anchor)),
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::from(2)

@@ -1,10 +1,12 @@
 //! The benchmark: rows, rounds, and the table. Every row stands beside the bare limit of the same run, measured in turns with it, so
 //! that what else the machine does weighs on both.
 
+mod attacked;
 mod cold;
 mod cpu;
 pub mod echo;
 mod evidence;
+mod overload;
 mod residents;
 mod row;
 mod spawn;
@@ -66,6 +68,10 @@ pub enum Group {
     Resident10000,
     /// Twice as many vaults as there is room for, beside as many with room for all
     EvictionStorm,
+    /// Reads while another vault is thrown bad frames, beside the calm
+    AttackedNeighbour,
+    /// Ten times as much is asked as can be done
+    Overload,
 }
 
 impl Group {
@@ -78,7 +84,12 @@ impl Group {
             | Self::ColdStart
             | Self::NitroVerify
             | Self::KmsCalls => true,
-            Self::Spawn | Self::Density | Self::Resident10000 | Self::EvictionStorm => false,
+            Self::Spawn
+            | Self::Density
+            | Self::Resident10000
+            | Self::EvictionStorm
+            | Self::AttackedNeighbour
+            | Self::Overload => false,
         }
     }
 }
@@ -118,6 +129,12 @@ fn measure_alone(runtime: &Runtime, rounds: u32, groups: &[Group]) -> Result<Vec
     }
     if groups.contains(&Group::EvictionStorm) {
         rows.extend(runtime.block_on(storm::measure(rounds))?);
+    }
+    if groups.contains(&Group::AttackedNeighbour) {
+        rows.extend(runtime.block_on(attacked::measure(rounds))?);
+    }
+    if groups.contains(&Group::Overload) {
+        rows.extend(runtime.block_on(overload::measure())?);
     }
     Ok(rows)
 }
@@ -184,7 +201,13 @@ async fn measure(node: &Node, rounds: u32, groups: &[Group], rows: &mut Measured
                     }
                 }
                 // Measured by themselves.
-                Group::KmsCalls | Group::Spawn | Group::Density | Group::Resident10000 | Group::EvictionStorm => {}
+                Group::KmsCalls
+                | Group::Spawn
+                | Group::Density
+                | Group::Resident10000
+                | Group::EvictionStorm
+                | Group::AttackedNeighbour
+                | Group::Overload => {}
             }
         }
     }

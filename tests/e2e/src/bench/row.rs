@@ -26,6 +26,11 @@ impl Samples {
         (!self.0.is_empty()).then(|| self.microseconds(0.5))
     }
 
+    /// Microseconds; none without samples.
+    pub(super) fn p99(&self) -> Option<f64> {
+        (!self.0.is_empty()).then(|| self.microseconds(0.99))
+    }
+
     #[expect(clippy::cast_precision_loss, reason = "durations below 2^53 ns")]
     fn microseconds(&self, quantile: f64) -> f64 {
         self.0.value_at_quantile(quantile) as f64 / 1000.0

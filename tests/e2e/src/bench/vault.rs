@@ -32,7 +32,7 @@ pub(super) struct Maker {
 impl Maker {
     pub(super) async fn new(node: &Node) -> Result<Self> {
         let anchor = TrustAnchor::from_der(std::fs::read(node.path("authority/root.der"))?)?;
-        let roots = Roots { anchors: vec![anchor], release_keys: Vec::new(), releases: Vec::new() };
+        let roots = Roots::of(anchor);
         let mut trust = Trust::default();
         trust.add(&read_trust_file(&node.path("authority/trust.toml"))?, &roots)?;
         Ok(Self { client: async_nats::connect(node.nats_url()).await?, roots: Arc::new(roots), trust })

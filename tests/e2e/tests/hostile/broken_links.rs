@@ -1,16 +1,16 @@
 //! The parent breaks the rules of the link: in its hello, in its records, in what it answers, in how much it asks.
 
-use std::time::Duration;
-
-use casemate_e2e::hostile::{Host, Misdeed, Plan};
+use casemate_e2e::census;
+use casemate_e2e::hostile::{Host, Misdeed, Puppet};
 use casemate_protocol::codec;
 use casemate_protocol::error::ErrorCode;
-use casemate_protocol::frame::{DeviceFrame, SealedRun};
 use casemate_protocol::limits::{RECORD_BYTES, WINDOW_REQUESTS};
-use casemate_protocol::link::{Class, ControlCall, ControlReply, HelloReply, RequestCall, RequestReply, Tuning};
+use casemate_protocol::link::{Class, HelloReply, RequestCall, RequestReply};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+/// Handshakes that may be begun at once with one vault, and fewer.
+const HELLOS_OF_A_VAULT: usize = 32;
 const CLASSES: [Class; 3] = [Class::Control, Class::Requests, Class::Blobs];
 
 /// A record: payload length, stream, flags (1 first, 2 last, 4 reply), payload.
@@ -90,30 +90,31 @@ fn more_unfinished_messages_than_the_window_end_the_connection() {
 
 #[test]
 fn more_calls_than_the_window_end_the_connection_and_not_the_supervisor() {
-    let limit = u32::try_from(WINDOW_REQUESTS).unwrap();
-    let tuning = Tuning { queue_per_vault: limit, ..Tuning::default() };
-    let host = Host::start_with(&Plan { tuning, ..Plan::default() });
-    let (bystander, owner) = (host.owner(), host.owner());
-    // A vault-manager that does not answer keeps every call open.
-    let ControlReply::Vaults(vaults) = host.order(&ControlCall::Vaults { by: None, limit: None }) else {
-        panic!("vaults")
-    };
-    let pid = vaults.iter().find(|info| info.vault == owner.id()).unwrap().pid;
-    let pid = Pid::from_raw(i32::try_from(pid).unwrap());
-    kill(pid, Signal::SIGSTOP).unwrap();
-    let run = SealedRun { counter: 0, ciphertext: vec![0; 32] };
-    let frame = DeviceFrame::Sealed { session: [1; 16], run }.encode(Duration::from_secs(1));
-    let call = codec::encode(&RequestCall::Vault { vault: owner.id(), deadline_ms: 60_000, frame });
+    let host = Host::start();
+    let bystander = host.owner();
+    // A zygote that makes no process keeps every call to a new vault open.
+    let enclave = host.node.enclave.as_ref().unwrap().pid().as_raw().unsigned_abs();
+    let zygote = census::family(enclave).unwrap().into_iter().find(|member| member.parent == enclave).unwrap();
+    let zygote = Pid::from_raw(zygote.pid.try_into().unwrap());
+    kill(zygote, Signal::SIGSTOP).unwrap();
     // An honest parent counts its window and stops there.
-    let beyond: Vec<u8> = (0..=u64::from(limit))
-        .flat_map(|number| record(number, 3, &first(u32::try_from(call.len()).unwrap(), &call)))
+    let mut stranger = Puppet::new();
+    let beyond: Vec<u8> = (0..=WINDOW_REQUESTS)
+        .flat_map(|number| {
+            if number % HELLOS_OF_A_VAULT == 0 {
+                stranger = Puppet::new();
+            }
+            let call = RequestCall::Vault { vault: stranger.vault, deadline_ms: 1000, frame: stranger.hello() };
+            let call = codec::encode(&call);
+            record(number as u64, 3, &first(u32::try_from(call.len()).unwrap(), &call))
+        })
         .collect();
     host.misbehave(Class::Requests, Misdeed::AfterHello(beyond));
     assert_eq!(host.refusals().link_broken, 1);
-    // What was begun fills the node until its second is over. Then only that vault is out of service.
+    // What was begun fills the node until its second is over.
     bystander.is_served();
-    kill(pid, Signal::SIGCONT).unwrap();
-    owner.is_served();
+    kill(zygote, Signal::SIGCONT).unwrap();
+    host.owner().is_served();
     assert_eq!(host.health().vaults.crashed, 0);
 }
 

@@ -45,7 +45,7 @@ fn a_second_hello_is_a_second_session_and_the_first_goes_on() {
     for _ in 0..40 {
         device.greet(&host);
     }
-    device.enter(&host, None, &get("a")).expect("unfinished ones are forgotten, oldest first");
+    device.enter(&host, None, &get("a")).expect("unfinished ones are in nobody's way");
     device.session = first;
     assert_eq!(device.get(&host, "a"), Ok("1".to_owned()));
     bystander.is_served();
