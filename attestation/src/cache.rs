@@ -57,9 +57,10 @@ impl Cache {
         }
         let authenticated = authenticate_with_skew(evidence, now_unix, policy.clock_skew, &policy.anchor)?;
         let claims = authenticated.into_claims();
+        // Attack stopped: genuine evidence of other people's enclaves that pushes out what is believed here.
+        policy.judge(&claims, now_unix)?;
         let from_unix = chain_time(claims.issued_at_unix_ms, now_unix, policy.clock_skew);
         self.entries().put(name, Known { from_unix, claims: claims.clone() });
-        policy.judge(&claims, now_unix)?;
         Ok(claims)
     }
 

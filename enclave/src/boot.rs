@@ -6,6 +6,7 @@
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -192,7 +193,8 @@ fn supervise(parts: Parts) -> Result<std::convert::Infallible, BootError> {
     let other_runtime = runtime()?;
     thread::Builder::new().name("outside".to_owned()).spawn(move || other_runtime.block_on(other.run()))?;
 
-    let router = Router::new(&tuning, capacity.vaults, parts.clock.monotonic());
+    let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let router = Router::new(&tuning, capacity.vaults, processors, parts.clock.monotonic());
     let shell = ShellParts {
         router,
         zygote,

@@ -210,7 +210,7 @@ pub fn sockets(bytes: &[u8]) -> bool {
         assert!(datagram.len() <= DATAGRAM_BYTES && payload.len() == header.payload_len);
         // The kernel says how long a datagram was, and cuts what does not fit.
         assert!(socket::parse(datagram, datagram.len() + 1).is_err());
-        let Ok(taken) = assembler.take(header, Bytes::copy_from_slice(payload)) else { return message };
+        let Ok(taken) = assembler.take(header, &Bytes::copy_from_slice(payload)) else { return message };
         complete |= taken.is_some_and(|(_, body)| messages(&body));
     }
     message || (complete && rest.is_empty())

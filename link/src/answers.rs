@@ -90,6 +90,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Answers<S> {
         self.queue.push(StreamId { number: ticket.number, is_reply: true }, body);
     }
 
+    /// Whether so many answers wait that no call should be received: an honest peer counts its calls and never gets there.
+    ///
+    /// Attack stopped: a peer that calls and does not read. What it is answered counts for no window any more.
+    pub fn is_full(&self) -> bool {
+        self.queue.len() >= self.limits.window_requests || self.queue.bytes() > self.limits.window_bytes
+    }
+
     /// Writes the answers that wait, as far as the other side takes them; then whoever polls is woken when it takes more.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use casemate_protocol::limits::RECORD_BYTES;
 use casemate_protocol::record::{Assembler, Bounds, Header, StreamId, next_header};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
@@ -90,7 +90,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Port<S> {
             let payload = &self.inbound[..header.payload_len];
             if let Some(body) = self.assembler.whole(header, payload)? {
                 take(header.stream, body)?;
-            } else if let Some((stream, body)) = self.assembler.take(header, Bytes::copy_from_slice(payload))? {
+            } else if let Some((stream, body)) = self.assembler.piece(header, payload)? {
                 take(stream, &body)?;
             }
             self.inbound.advance(header.payload_len);

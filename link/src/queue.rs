@@ -49,6 +49,11 @@ impl Queue {
         }
     }
 
+    /// Messages that are not completely taken yet.
+    pub(crate) fn len(&self) -> usize {
+        self.small.len() + self.waiting.len() + self.begun.len()
+    }
+
     /// Bytes of messages that are not completely taken yet.
     pub(crate) const fn bytes(&self) -> usize {
         self.bytes
@@ -152,7 +157,7 @@ mod tests {
             let mut out = out.freeze();
             while !out.is_empty() {
                 let header = Header::parse(&out.split_to(HEADER_BYTES)[..].try_into().unwrap()).unwrap();
-                if let Some((stream, body)) = assembler.take(header, out.split_to(header.payload_len)).unwrap() {
+                if let Some((stream, body)) = assembler.take(header, &out.split_to(header.payload_len)).unwrap() {
                     whole[usize::try_from(stream.number).unwrap()] = Some(body.len());
                 }
             }

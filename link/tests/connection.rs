@@ -257,7 +257,7 @@ async fn what_is_unfinished_stays_within_the_window() {
     let mut whole = 0;
     while whole < 2 {
         let (header, payload) = record(&mut there).await;
-        whole += usize::from(assembler.take(header, payload).unwrap().is_some());
+        whole += usize::from(assembler.take(header, &payload).unwrap().is_some());
     }
     drop(calls);
 }

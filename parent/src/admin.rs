@@ -232,7 +232,7 @@ mod tests {
     fn enclave(admin: &Admin) {
         let (here, there) = tokio::io::duplex(64 * 1024);
         let parent = Connection::spawn(here, Limits::of(Class::Control));
-        admin.enclave.admit([1; 16], Class::Control, parent.caller.clone());
+        admin.enclave.admit_control([1; 16], parent.caller.clone());
         let mut enclave = Connection::spawn(there, Limits::of(Class::Control));
         tokio::spawn(async move {
             let _parent = parent;

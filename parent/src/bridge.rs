@@ -18,6 +18,7 @@ use casemate_protocol::limits;
 use casemate_protocol::link::{AttestReply, AttestRequest, Class, REQUEST_BYTES, RequestCall, RequestReply};
 use casemate_protocol::subject::Subjects;
 use futures_util::{FutureExt, StreamExt};
+use metrics::counter;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -33,6 +34,8 @@ const BUSY_RETRY_MS: u32 = 50;
 const UNAVAILABLE_RETRY_MS: u32 = 1000;
 /// Evidence takes milliseconds; this bounds a silent enclave.
 const ATTEST_DEADLINE: Duration = Duration::from_secs(5);
+/// Answers that may wait for NATS; beyond them memory would grow with every request of a flood.
+const LATE: usize = 4096;
 /// The smallest nonce that is fresh by chance.
 const NONCE_MIN_BYTES: usize = 8;
 /// Room for the code and the map around a nonce.
@@ -46,6 +49,8 @@ pub struct Bridge {
     enclave: Arc<Enclave>,
     metrics: RequestMetrics,
     open: AtomicUsize,
+    /// Answers that wait for NATS, with a task each.
+    late: AtomicUsize,
     idle: Notify,
 }
 
@@ -77,6 +82,7 @@ impl Bridge {
             enclave,
             metrics: RequestMetrics::default(),
             open: AtomicUsize::new(0),
+            late: AtomicUsize::new(0),
             idle: Notify::new(),
         }
     }
@@ -208,10 +214,17 @@ impl Bridge {
         if let Some(published) = self.client.publish(reply_to.clone(), payload.clone()).now_or_never() {
             return self.published(reply_to, payload.len(), published);
         }
+        if self.late.load(Ordering::Relaxed) >= LATE {
+            // Who asked gets no answer, as when the connection is cut, and asks again.
+            counter!("casemate_answers_dropped_total").increment(1);
+            return;
+        }
+        self.late.fetch_add(1, Ordering::Relaxed);
         let bridge = Arc::clone(self);
         let open = Open::new(self);
         tokio::spawn(async move {
             let (len, published) = (payload.len(), bridge.client.publish(reply_to.clone(), payload).await);
+            bridge.late.fetch_sub(1, Ordering::Relaxed);
             bridge.published(reply_to, len, published);
             drop(open);
         });
@@ -286,19 +299,25 @@ impl Messages {
             if self.drains {
                 return self.subscriber.next().await;
             }
+            // Asked without waiting: a flood of messages would use up each turn before the other arm had its own.
+            let stopped = *self.stopped.borrow();
+            if stopped {
+                self.drain().await?;
+                continue;
+            }
             tokio::select! {
                 biased;
                 message = self.subscriber.next() => return message,
                 // Its result is a guard, which must not live across the drain.
-                () = async { drop(self.stopped.wait_for(|stopped| *stopped).await) } => {
-                    self.drains = true;
-                    if let Err(error) = self.subscriber.drain().await {
-                        tracing::warn!(%error, "a subscription could not be drained");
-                        return None;
-                    }
-                }
+                () = async { drop(self.stopped.wait_for(|stopped| *stopped).await) } => self.drain().await?,
             }
         }
+    }
+
+    async fn drain(&mut self) -> Option<()> {
+        self.drains = true;
+        let drained = self.subscriber.drain().await;
+        drained.map_err(|error| tracing::warn!(%error, "a subscription could not be drained")).ok()
     }
 }
 

@@ -202,7 +202,7 @@ mod tests {
         let (here, there) = tokio::io::duplex(64 * 1024);
         let parent = Connection::spawn(here, Limits::of(Class::Control));
         let mut enclave = Connection::spawn(there, Limits::of(Class::Control));
-        control.enclave.admit([1; 16], Class::Control, parent.caller.clone());
+        control.enclave.admit_control([1; 16], parent.caller.clone());
         let (asked, asks) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             let record = LogRecord { level: LogLevel::Info, event: LogEvent::Booted, value: None, dropped: 0 };

@@ -61,6 +61,11 @@ struct Current {
 }
 
 impl Current {
+    /// Whether connections of this boot are welcome.
+    fn is(&self, boot: &BootId) -> bool {
+        self.control.is_some() && self.boot.as_ref() == Some(boot)
+    }
+
     /// Forgets another boot's connections, which are closed.
     fn turn_to(&mut self, boot: BootId) {
         if self.boot == Some(boot) {
@@ -105,20 +110,23 @@ impl Enclave {
 
     /// Whether connections of this boot are welcome.
     pub fn is_current(&self, boot: &BootId) -> bool {
-        let current = self.current();
-        current.control.is_some() && current.boot.as_ref() == Some(boot)
+        self.current().is(boot)
     }
 
-    /// Takes a connection in; what it replaces is closed. A control connection of another boot replaces everything.
-    pub fn admit(&self, boot: BootId, class: Class, caller: Caller) {
+    /// Takes a control connection in; what it replaces is closed. One of another boot replaces everything.
+    pub fn admit_control(&self, boot: BootId, caller: Caller) {
         let mut current = self.current();
         current.turn_to(boot);
-        let place = match class {
-            Class::Control => &mut current.control,
-            Class::Blobs => &mut current.blobs,
-            Class::Requests | Class::Relay => return,
-        };
-        if let Some(old) = place.replace(caller) {
+        if let Some(old) = current.control.replace(caller) {
+            old.close();
+        }
+    }
+
+    /// Takes the connection for the store in; what it replaces is closed. One of a boot that is not current any more is closed itself.
+    pub fn admit_blobs(&self, boot: BootId, caller: Caller) {
+        let mut current = self.current();
+        let old = if current.is(&boot) { current.blobs.replace(caller) } else { Some(caller) };
+        if let Some(old) = old {
             old.close();
         }
     }
@@ -126,8 +134,8 @@ impl Enclave {
     /// Takes the connection for devices' requests in, likewise.
     pub fn admit_requests(&self, boot: BootId, calls: Calls<Waiter>) {
         let mut current = self.current();
-        current.turn_to(boot);
-        if let Some(old) = current.requests.replace(calls) {
+        let old = if current.is(&boot) { current.requests.replace(calls) } else { Some(calls) };
+        if let Some(old) = old {
             old.close();
         }
     }
@@ -279,12 +287,12 @@ impl Door {
         match hello.class {
             Class::Control => {
                 let connection = Connection::spawn(stream, Limits::of(Class::Control));
-                self.enclave.admit(hello.boot_id, Class::Control, connection.caller.clone());
+                self.enclave.admit_control(hello.boot_id, connection.caller.clone());
                 self.control.serve(connection, &hello.build).await;
             }
             Class::Blobs => {
                 let connection = Connection::spawn(stream, Limits::of(Class::Blobs));
-                self.enclave.admit(hello.boot_id, Class::Blobs, connection.caller.clone());
+                self.enclave.admit_blobs(hello.boot_id, connection.caller.clone());
                 let caller = connection.caller.clone();
                 blobs::serve(connection, Arc::clone(&self.store)).await;
                 self.enclave.dismiss(&caller);

@@ -3,40 +3,29 @@
 //! What is in it is sealed and chained by the enclave; nothing here judges it. The clear headers are read only to know which
 //! objects belong together, so that opening a vault is one operation.
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::io::{self, ErrorKind};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use casemate_protocol::id::VaultId;
 use casemate_protocol::limits;
 use casemate_protocol::link::{KeyObject, TOLD_VERSIONS, VersionObject};
-use casemate_protocol::object::Object;
 use casemate_protocol::path;
-use futures_util::{StreamExt, TryStreamExt};
-use object_store::aws::AmazonS3Builder;
-use object_store::local::LocalFileSystem;
-use object_store::path::Path;
-use object_store::{
-    BackoffConfig, ClientOptions, ObjectStore as Backend, ObjectStoreExt, PutMode, PutOptions, PutPayload, RetryConfig,
-};
+use futures_util::FutureExt;
 use tokio::sync::Notify;
 
 use crate::config::{Aws, Store};
 
-mod durable;
+mod disk;
+mod load;
+mod s3;
 
-/// Objects of one vault read at the same time.
-const PARALLEL_READS: usize = 8;
+use disk::Disk;
+use load::Reads;
+use s3::Bucket;
+
 /// Versions of one vault that are listed; far above what garbage collection leaves.
 const LISTED_VERSIONS: usize = 65_536;
-/// One attempt of a call of S3, and all of its attempts.
-const S3_ATTEMPT: Duration = Duration::from_secs(5);
-const S3_ATTEMPTS: Duration = Duration::from_secs(10);
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +35,7 @@ pub enum StoreError {
     Backend(#[from] object_store::Error),
     /// A local disk failed; after a put its outcome is unknown.
     #[error("the object store failed: {0}")]
-    Disk(#[source] io::Error),
+    Disk(#[from] io::Error),
     /// It took too long.
     #[error("the object store did not answer within {} ms", .0.as_millis())]
     Deadline(Duration),
@@ -103,14 +92,18 @@ pub struct Loaded {
 /// An open store.
 #[derive(Debug)]
 pub struct ObjectStore {
-    backend: Arc<dyn Backend>,
-    prefix: String,
-    directory: Option<PathBuf>,
+    backend: Backend,
     timeout: Duration,
     /// Paths whose create has not ended. On a local disk an object can be seen before its directory entry is durable; who
     /// reads it back to learn whether a put was committed must not see it earlier.
     creating: Mutex<Vec<String>>,
     settled: Notify,
+}
+
+#[derive(Debug)]
+enum Backend {
+    Disk(Arc<Disk>),
+    S3(Bucket),
 }
 
 impl ObjectStore {
@@ -119,44 +112,19 @@ impl ObjectStore {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(store: &Store, aws: &Aws, timeout: Duration) -> Result<Self, OpenError> {
-        let (backend, prefix, directory): (Arc<dyn Backend>, _, _) = match store {
+        let backend = match store {
             Store::Directory(path) => {
-                let failed = |reason: String| OpenError::Directory { path: path.display().to_string(), reason };
-                // Sealed or not, the objects are nobody else's business.
-                fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| failed(e.to_string()))?;
-                let local = LocalFileSystem::new_with_prefix(path).map_err(|error| failed(error.to_string()))?;
-                (Arc::new(local.with_fsync(true)), String::new(), Some(path.clone()))
+                let failed = |error: io::Error| OpenError::Directory {
+                    path: path.display().to_string(),
+                    reason: error.to_string(),
+                };
+                Backend::Disk(Arc::new(Disk::open(path).map_err(failed)?))
             }
             Store::S3 { bucket, prefix, region, endpoint } => {
-                let retry =
-                    RetryConfig { backoff: BackoffConfig::default(), max_retries: 3, retry_timeout: S3_ATTEMPTS };
-                let client = ClientOptions::new().with_timeout(S3_ATTEMPT).with_connect_timeout(S3_ATTEMPT);
-                let mut builder = AmazonS3Builder::new()
-                    .with_bucket_name(bucket)
-                    .with_region(region)
-                    .with_retry(retry)
-                    .with_client_options(client);
-                if let Some(endpoint) = endpoint {
-                    builder = builder.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://"));
-                }
-                match aws {
-                    Aws::Static(credentials) => {
-                        let text = |secret: &[u8]| String::from_utf8_lossy(secret).into_owned();
-                        builder = builder
-                            .with_access_key_id(&credentials.access_key_id)
-                            .with_secret_access_key(text(&credentials.secret_access_key));
-                        if let Some(token) = &credentials.session_token {
-                            builder = builder.with_token(text(token));
-                        }
-                    }
-                    // Without static keys it asks the instance metadata service by itself.
-                    Aws::Imds(endpoint) => builder = builder.with_metadata_endpoint(format!("http://{endpoint}")),
-                    Aws::None => {}
-                }
-                (Arc::new(builder.build().map_err(OpenError::S3)?), prefix.clone(), None)
+                Backend::S3(Bucket::open(bucket, prefix, region, endpoint.as_deref(), aws).map_err(OpenError::S3)?)
             }
         };
-        Ok(Self { backend, prefix, directory, timeout, creating: Mutex::default(), settled: Notify::new() })
+        Ok(Self { backend, timeout, creating: Mutex::default(), settled: Notify::new() })
     }
 
     /// Everything that opening a vault needs.
@@ -165,57 +133,13 @@ impl ObjectStore {
     /// See [`StoreError`].
     pub async fn load(&self, vault: VaultId) -> Result<Loaded, StoreError> {
         self.settled_below(&path::vault_folder(vault)).await?;
-        // Garbage collection may delete between list and read; it never reaches the newest snapshot, so once more is enough.
-        match self.within(self.load_once(vault)).await? {
-            Some(loaded) => Ok(loaded),
-            None => Ok(self.within(self.load_once(vault)).await?.unwrap_or(Loaded { versions: vec![], keys: vec![] })),
-        }
-    }
-
-    /// `None` when an object went away between list and read.
-    async fn load_once(&self, vault: VaultId) -> Result<Option<Loaded>, StoreError> {
-        // Nearly every vault is wrapped under its shard's first key: ask for it at once, not after the headers.
-        let first_key = path::vault_key(vault, 1);
-        let (listed, first_key) =
-            futures_util::try_join!(self.list(vault), self.read(&first_key, limits::WRAPPED_KEY_BYTES))?;
-        let mut keys: Vec<_> = first_key.map(|bytes| KeyObject { generation: 1, bytes }).into_iter().collect();
-        let Some((newest, _)) = listed.last().copied() else {
-            return Ok(Some(Loaded { versions: Vec::new(), keys }));
-        };
-        let Some(newest_bytes) = self.read(&path::vault_version(vault, newest), limits::OBJECT_BYTES).await? else {
-            return Ok(None);
-        };
-        let longest = newest.saturating_sub(limits::DELTAS_PER_SNAPSHOT as u64);
-        // An unreadable header is for the enclave to judge: it gets as much as any chain has.
-        let base = Object::parse(&newest_bytes).map_or(longest, |object| object.header.base).max(longest);
-        let below: Vec<(u64, u64)> =
-            listed.iter().copied().filter(|(version, _)| (base..newest).contains(version)).collect();
-        let total = below.iter().map(|(_, size)| size).sum::<u64>() + newest_bytes.len() as u64;
-        if total > limits::LOAD_BYTES as u64 {
-            return Err(StoreError::TooLarge { found: total, limit: limits::LOAD_BYTES });
-        }
-        let read: Vec<Option<VersionObject>> = futures_util::stream::iter(below)
-            .map(|(version, _)| async move {
-                let bytes = self.read(&path::vault_version(vault, version), limits::OBJECT_BYTES).await?;
-                Ok::<_, StoreError>(bytes.map(|bytes| VersionObject { version, bytes }))
-            })
-            .buffered(PARALLEL_READS)
-            .try_collect()
-            .await?;
-        let Some(mut versions) = read.into_iter().collect::<Option<Vec<_>>>() else { return Ok(None) };
-        versions.push(VersionObject { version: newest, bytes: newest_bytes });
-
-        let generations: BTreeSet<u32> = versions
-            .iter()
-            .filter_map(|version| Object::parse(&version.bytes).ok())
-            .map(|object| object.header.key_generation)
-            .filter(|generation| *generation != 1)
-            .collect();
-        for generation in generations {
-            let found = self.read(&path::vault_key(vault, generation), limits::WRAPPED_KEY_BYTES).await?;
-            keys.extend(found.map(|bytes| KeyObject { generation, bytes }));
-        }
-        Ok(Some(Loaded { versions, keys }))
+        self.within(async {
+            match &self.backend {
+                Backend::Disk(disk) => on_disk(disk, async move |disk| load::load(&*disk, vault).await).await,
+                Backend::S3(bucket) => load::load(bucket, vault).await,
+            }
+        })
+        .await
     }
 
     /// The newest version alone.
@@ -225,9 +149,10 @@ impl ObjectStore {
     pub async fn newest(&self, vault: VaultId) -> Result<Option<VersionObject>, StoreError> {
         self.settled_below(&path::vault_folder(vault)).await?;
         self.within(async {
-            let Some((version, _)) = self.list(vault).await?.last().copied() else { return Ok(None) };
-            let bytes = self.read(&path::vault_version(vault, version), limits::OBJECT_BYTES).await?;
-            Ok(bytes.map(|bytes| VersionObject { version, bytes }))
+            match &self.backend {
+                Backend::Disk(disk) => on_disk(disk, async move |disk| load::newest(&*disk, vault).await).await,
+                Backend::S3(bucket) => load::newest(bucket, vault).await,
+            }
         })
         .await
     }
@@ -237,7 +162,14 @@ impl ObjectStore {
     /// # Errors
     /// See [`StoreError`].
     pub async fn versions(&self, vault: VaultId) -> Result<Vec<u64>, StoreError> {
-        let listed = self.within(self.list(vault)).await?;
+        let listed = self
+            .within(async {
+                match &self.backend {
+                    Backend::Disk(disk) => on_disk(disk, async move |disk| disk.list(vault).await).await,
+                    Backend::S3(bucket) => bucket.list(vault).await,
+                }
+            })
+            .await?;
         Ok(listed.into_iter().map(|(version, _)| version).take(TOLD_VERSIONS).collect())
     }
 
@@ -248,7 +180,17 @@ impl ObjectStore {
     pub async fn get(&self, path: &str, limit: usize) -> Result<Option<Vec<u8>>, StoreError> {
         check(path)?;
         self.settled_below(path).await?;
-        self.within(self.read(path, limit.min(limits::OBJECT_BYTES))).await
+        let limit = limit.min(limits::OBJECT_BYTES);
+        self.within(async {
+            match &self.backend {
+                Backend::Disk(disk) => {
+                    let path = path.to_owned();
+                    on_disk(disk, async move |disk| disk.read(&path, limit).await).await
+                }
+                Backend::S3(bucket) => bucket.read(path, limit).await,
+            }
+        })
+        .await
     }
 
     /// Creates an object, if none has this path, and makes it durable.
@@ -260,31 +202,18 @@ impl ObjectStore {
         if bytes.len() > limits::OBJECT_BYTES {
             return Err(StoreError::TooLarge { found: bytes.len() as u64, limit: limits::OBJECT_BYTES });
         }
-        let _creating = self.begin(path);
-        let payload = PutPayload::from(bytes);
-        if let Some(root) = &self.directory {
-            let (root, name, bytes) = (root.clone(), path.to_owned(), payload.clone());
-            let created = blocking(move || durable::create(&root, &name, &Bytes::from(bytes))).await;
-            match created {
-                Err(error) if error.kind() == ErrorKind::Unsupported => {}
-                created => return created.map_err(StoreError::Disk),
+        let creating = self.begin(path);
+        match &self.backend {
+            Backend::Disk(disk) => {
+                let path = path.to_owned();
+                let (put, durable) = on_disk(disk, async move |disk| Ok(disk.create(&path, &bytes)?)).await?;
+                durable.map(|()| put).map_err(|error| {
+                    // It can be seen and may not last: nobody reads it, and takes it for committed, as long as this process runs.
+                    std::mem::forget(creating);
+                    error.into()
+                })
             }
-        }
-        let location = self.location(path)?;
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        match self.backend.put_opts(&location, payload, options).await {
-            Ok(_) => Ok(Put::Created),
-            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
-                // The one who made it may have died before its directory entry was durable; whoever finds the same bytes
-                // there will take them for committed.
-                self.sync_folder(path).await?;
-                Ok(Put::Exists)
-            }
-            Err(error) => {
-                // The object may be there nevertheless.
-                self.sync_folder(path).await.ok();
-                Err(error.into())
-            }
+            Backend::S3(bucket) => bucket.create(path, bytes).await,
         }
     }
 
@@ -297,13 +226,20 @@ impl ObjectStore {
             check(path)?;
         }
         self.within(async {
-            for path in paths {
-                match self.backend.delete(&self.location(path)?).await {
-                    Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-                    Err(error) => return Err(error.into()),
+            match &self.backend {
+                Backend::Disk(disk) => {
+                    let paths = paths.to_vec();
+                    let delete =
+                        async move |disk: Arc<Disk>| Ok(paths.iter().try_for_each(|path| disk.delete(path))?);
+                    on_disk(disk, delete).await
+                }
+                Backend::S3(bucket) => {
+                    for path in paths {
+                        bucket.delete(path).await?;
+                    }
+                    Ok(())
                 }
             }
-            Ok(())
         })
         .await
     }
@@ -315,53 +251,19 @@ impl ObjectStore {
     /// See [`StoreError`].
     pub async fn round_trip(&self, node: &str) -> Result<Duration, StoreError> {
         let begun = Instant::now();
-        let location = self.location(&format!("health/{node}"))?;
+        let (path, written) = (format!("health/{node}"), begun.elapsed().as_nanos().to_be_bytes());
         self.within(async {
-            let written = begun.elapsed().as_nanos().to_be_bytes().to_vec();
-            self.backend.put(&location, PutPayload::from(written)).await?;
-            self.backend.get(&location).await?.bytes().await?;
-            Ok(())
+            match &self.backend {
+                Backend::Disk(disk) => on_disk(disk, async move |disk| Ok(disk.round_trip(&path, &written)?)).await,
+                Backend::S3(bucket) => bucket.round_trip(&path, written.to_vec()).await,
+            }
         })
         .await?;
         Ok(begun.elapsed())
     }
 
-    fn location(&self, path: &str) -> Result<Path, StoreError> {
-        let full = if self.prefix.is_empty() { path.to_owned() } else { format!("{}/{path}", self.prefix) };
-        Path::parse(full).map_err(|_| StoreError::Path)
-    }
-
     async fn within<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         tokio::time::timeout(self.timeout, work).await.map_err(|_| StoreError::Deadline(self.timeout))?
-    }
-
-    async fn read(&self, path: &str, limit: usize) -> Result<Option<Vec<u8>>, StoreError> {
-        let found = match self.backend.get(&self.location(path)?).await {
-            Ok(found) => found,
-            Err(object_store::Error::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        // Before it is read into memory.
-        let size = found.meta.size;
-        if size > limit as u64 {
-            return Err(StoreError::TooLarge { found: size, limit });
-        }
-        Ok(Some(found.bytes().await?.into()))
-    }
-
-    /// Versions and sizes, ascending. Reads the vault's own folder and no other.
-    async fn list(&self, vault: VaultId) -> Result<Vec<(u64, u64)>, StoreError> {
-        let folder = self.location(path::vault_folder(vault).trim_end_matches('/'))?;
-        let mut found = self.backend.list(Some(&folder));
-        let mut versions = Vec::new();
-        while let Some(meta) = found.try_next().await? {
-            if versions.len() >= LISTED_VERSIONS {
-                return Err(StoreError::TooMany);
-            }
-            versions.extend(meta.location.filename().and_then(path::parse_version).map(|version| (version, meta.size)));
-        }
-        versions.sort_unstable();
-        Ok(versions)
     }
 
     fn creating(&self) -> MutexGuard<'_, Vec<String>> {
@@ -387,17 +289,17 @@ impl ObjectStore {
         })
         .await
     }
-
-    async fn sync_folder(&self, path: &str) -> Result<(), StoreError> {
-        let Some(folder) = self.directory.as_ref().and_then(|root| Some(root.join(path).parent()?.to_owned())) else {
-            return Ok(());
-        };
-        blocking(move || durable::sync_folder(&folder)).await.map_err(StoreError::Disk)
-    }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+/// Does all of something at a disk on one thread that may block. What is done there waits for nothing else.
+async fn on_disk<T, F>(disk: &Arc<Disk>, work: impl FnOnce(Arc<Disk>) -> F + Send + 'static) -> Result<T, StoreError>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let disk = Arc::clone(disk);
+    let done = tokio::task::spawn_blocking(move || work(disk).now_or_never());
+    done.await.map_err(io::Error::other)?.ok_or_else(|| io::Error::other("a disk waits for nothing"))?
 }
 
 /// A create under way.

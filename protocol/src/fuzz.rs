@@ -112,7 +112,7 @@ pub fn records(mut bytes: &[u8]) -> bool {
         let Ok(header) = record::Header::parse(header) else { return false };
         assert!(header.payload_len <= limits::RECORD_BYTES);
         let Some((payload, rest)) = rest.split_at_checked(header.payload_len) else { return false };
-        let Ok(complete) = assembler.take(header, Bytes::copy_from_slice(payload)) else { return false };
+        let Ok(complete) = assembler.take(header, &Bytes::copy_from_slice(payload)) else { return false };
         let (announced, body) = if let Some((announced, body)) = model.remove(&header.stream) {
             (announced, [body.as_slice(), payload].concat())
         } else {
@@ -142,7 +142,7 @@ fn cut_and_joined(stream: record::StreamId, message: &Bytes) {
     let (header, payload) = wire.split_first_chunk().expect("a record has a header");
     let header = record::Header::parse(header).expect("our own header");
     let bounds = record::Bounds { message_bytes: message.len(), messages: 1, bytes: message.len() };
-    let joined = record::Assembler::new(bounds).take(header, Bytes::copy_from_slice(payload));
+    let joined = record::Assembler::new(bounds).take(header, &Bytes::copy_from_slice(payload));
     assert_eq!(joined, Ok(Some((stream, message.clone()))));
 }
 

@@ -167,18 +167,26 @@ pub struct Bounds {
     pub bytes: usize,
 }
 
-/// Puts messages together again. Memory grows with the bytes that really came, never with a length that was announced.
+/// Puts messages together again. Memory grows with the bytes that really came, never with a length that was announced, unless the peer is
+/// trusted.
 #[derive(Debug)]
 pub struct Assembler {
     bounds: Bounds,
     unfinished: HashMap<StreamId, (usize, BytesMut)>,
     held: usize,
+    trusts: bool,
 }
 
 impl Assembler {
     /// An assembler with these bounds.
     pub fn new(bounds: Bounds) -> Self {
-        Self { bounds, unfinished: HashMap::new(), held: 0 }
+        Self { bounds, unfinished: HashMap::new(), held: 0, trusts: false }
+    }
+
+    /// One for a peer that is trusted with memory: each message has the room that it announces at once, so that no buffer is outgrown
+    /// and left behind with part of a secret.
+    pub fn trusting(bounds: Bounds) -> Self {
+        Self { trusts: true, ..Self::new(bounds) }
     }
 
     /// The message that a record carries all by itself, without a copy of it; none if it is a piece of one, which
@@ -205,12 +213,20 @@ impl Assembler {
     ///
     /// # Errors
     /// See [`RecordError`]; the connection is then to be closed.
-    pub fn take(&mut self, header: Header, mut payload: Bytes) -> Result<Option<(StreamId, Bytes)>, RecordError> {
-        if let Some(body) = self.whole(header, &payload)? {
+    pub fn take(&mut self, header: Header, payload: &Bytes) -> Result<Option<(StreamId, Bytes)>, RecordError> {
+        if let Some(body) = self.whole(header, payload)? {
             return Ok(Some((header.stream, payload.slice_ref(body))));
         }
+        self.piece(header, payload)
+    }
+
+    /// Takes a record that is a piece of a message; returns the message that it completes.
+    ///
+    /// # Errors
+    /// See [`RecordError`]; the connection is then to be closed.
+    pub fn piece(&mut self, header: Header, mut payload: &[u8]) -> Result<Option<(StreamId, Bytes)>, RecordError> {
         if header.first {
-            if payload.len() < LENGTH_BYTES || self.unfinished.contains_key(&header.stream) {
+            if header.last || payload.len() < LENGTH_BYTES || self.unfinished.contains_key(&header.stream) {
                 return Err(RecordError::OutOfStep);
             }
             let total = usize::try_from(payload.get_u32()).map_err(|_| RecordError::TooLarge)?;
@@ -224,7 +240,9 @@ impl Assembler {
             if self.unfinished.len() >= self.bounds.messages || self.held > self.bounds.bytes {
                 return Err(RecordError::Window);
             }
-            self.unfinished.insert(header.stream, (total, BytesMut::from(payload.as_ref())));
+            let mut body = BytesMut::with_capacity(if self.trusts { total } else { payload.len() });
+            body.extend_from_slice(payload);
+            self.unfinished.insert(header.stream, (total, body));
             return Ok(None);
         }
         let (total, body) = self.unfinished.get_mut(&header.stream).ok_or(RecordError::OutOfStep)?;
@@ -236,7 +254,7 @@ impl Assembler {
         if self.held > self.bounds.bytes {
             return Err(RecordError::Window);
         }
-        body.extend_from_slice(&payload);
+        body.extend_from_slice(payload);
         if !header.last {
             return Ok(None);
         }
@@ -280,7 +298,7 @@ mod tests {
             let mut found = Vec::new();
             for (header, payload) in records(wire) {
                 prop_assert!(payload.len() <= RECORD_BYTES);
-                found.extend(assembler.take(header, payload).unwrap());
+                found.extend(assembler.take(header, &payload).unwrap());
             }
             found.sort_by_key(|(stream, _)| stream.number);
             prop_assert_eq!(found.iter().map(|(_, body)| body.len()).collect::<Vec<_>>(), lens);
@@ -338,14 +356,14 @@ mod tests {
             Bytes::from(out)
         };
         let mut assembler = Assembler::new(BOUNDS);
-        assert_eq!(assembler.take(header(1, true, false), body(u32::MAX, 1)), Err(RecordError::TooLarge));
-        assert_eq!(assembler.take(header(1, false, true), body(1, 0)), Err(RecordError::OutOfStep));
-        assert_eq!(assembler.take(header(1, true, true), body(5, 4)), Err(RecordError::OutOfStep));
+        assert_eq!(assembler.take(header(1, true, false), &body(u32::MAX, 1)), Err(RecordError::TooLarge));
+        assert_eq!(assembler.take(header(1, false, true), &body(1, 0)), Err(RecordError::OutOfStep));
+        assert_eq!(assembler.take(header(1, true, true), &body(5, 4)), Err(RecordError::OutOfStep));
         for number in 0..8 {
-            assert_eq!(assembler.take(header(number, true, false), body(100, 50)), Ok(None));
+            assert_eq!(assembler.take(header(number, true, false), &body(100, 50)), Ok(None));
         }
-        assert_eq!(assembler.take(header(3, true, false), body(100, 50)), Err(RecordError::OutOfStep));
-        assert_eq!(assembler.take(header(9, true, false), body(100, 50)), Err(RecordError::Window));
-        assert_eq!(assembler.take(header(3, false, true), body(0, 10)), Err(RecordError::OutOfStep));
+        assert_eq!(assembler.take(header(3, true, false), &body(100, 50)), Err(RecordError::OutOfStep));
+        assert_eq!(assembler.take(header(9, true, false), &body(100, 50)), Err(RecordError::Window));
+        assert_eq!(assembler.take(header(3, false, true), &body(0, 10)), Err(RecordError::OutOfStep));
     }
 }

@@ -189,9 +189,17 @@ pub async fn run(parts: ShellParts) -> Result<std::convert::Infallible, ShellErr
 impl Shell {
     /// Takes everything that is ready, in rounds, until nothing is; afterwards a waker is registered with all that can happen next.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<std::convert::Infallible, ShellError>> {
-        while self.poll_round(cx)? {
-            self.act()?;
+        loop {
+            let was_full = self.is_full();
+            let any = self.poll_round(cx)?;
+            if any {
+                self.act()?;
+            }
+            // Also when nothing came: what the other side had no room for may go now, and then there may be room for more calls.
             self.flush(cx);
+            if !any && was_full == self.is_full() {
+                break;
+            }
         }
         let now = std::time::Instant::now();
         if !self.callers.is_empty() {
@@ -232,6 +240,9 @@ impl Shell {
             any = true;
             self.requests = Some(next);
         }
+        if self.is_full() {
+            return any;
+        }
         let Some(mut requests) = self.requests.take() else { return any };
         match requests.answers.poll_receive(cx, |ticket, body| self.incoming(ticket, body)) {
             Poll::Ready(Ok(())) => any = true,
@@ -244,6 +255,11 @@ impl Shell {
         }
         self.requests = Some(requests);
         any
+    }
+
+    /// Whether the other side has to take answers before it may call again.
+    fn is_full(&self) -> bool {
+        self.requests.as_ref().is_some_and(|requests| requests.answers.is_full())
     }
 
     /// Deadlines come in nearly ascending order: a timer that is set early enough is left as it is, and asked again when it fires.

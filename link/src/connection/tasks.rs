@@ -83,7 +83,7 @@ impl<'a> Inbound<'a> {
             } else {
                 buffer.split_to(header.payload_len).freeze()
             };
-            if let Some((stream, body)) = self.assembler.take(header, payload)? {
+            if let Some((stream, body)) = self.assembler.take(header, &payload)? {
                 self.message(stream, body)?;
             }
         }

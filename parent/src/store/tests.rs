@@ -1,3 +1,5 @@
+use std::fs;
+
 use casemate_protocol::object::{Header, Kind};
 use tempfile::TempDir;
 

@@ -192,7 +192,7 @@ fn the_stuck_and_those_who_wait_for_the_store_do_not_count_as_work() {
     }
     stage.from(writing, FromManager::Commit { version: 4, object: vec![4] });
     stage.after(Duration::from_millis(20));
-    for _ in 0..100 {
+    for _ in 0..30 {
         let other = stage.request(vault(3), Sealed);
         assert_eq!(stage.refusal(other), None);
     }

@@ -128,8 +128,8 @@ impl Router {
             FromManager::Reply { id, frame } => self.replied(slot_id, id, frame, now, out),
             FromManager::Open { create } => self.open(slot_id, create, now, out),
             FromManager::Commit { version, object } => self.commit(slot_id, version, object, now, out),
-            FromManager::Collect { below } => self.collect(slot_id, below, out),
-            FromManager::Purge { tombstone } => self.purge(slot_id, tombstone, out),
+            FromManager::Collect { below } => self.collect(slot_id, below, now, out),
+            FromManager::Purge { tombstone } => self.purge(slot_id, tombstone, now, out),
             FromManager::Noticed(notice) => {
                 self.doubt(slot_id, notice, now);
                 self.notice(notice, out);
@@ -280,6 +280,7 @@ impl Router {
             return;
         }
         let Some(mut slot) = self.slots.remove(slot_id) else { return };
+        self.working -= slot.counted;
         if let Some(wake) = slot.wake {
             self.wakes.remove(&(wake, slot_id));
         }
@@ -296,14 +297,14 @@ impl Router {
 
     /// Slots whose time has come.
     pub(super) fn wake_slots(&mut self, now: Duration, out: &mut Vec<Action>) {
-        self.settle();
+        self.settle(now);
         while let Some((at, slot_id)) = self.wakes.first().copied().filter(|(at, _)| *at <= now) {
             self.wakes.remove(&(at, slot_id));
             if let Some(slot) = self.touch(slot_id) {
                 slot.wake = None;
                 self.wake_slot(slot_id, now, out);
             }
-            self.settle();
+            self.settle(now);
         }
     }
 

@@ -107,7 +107,9 @@ pub struct Router {
     /// Slots that want to hear of the time.
     wakes: BTreeSet<(Duration, SlotId)>,
     overload: Overload,
-    /// Slots whose timer must be looked at before `handle` returns.
+    /// Requests that vault-managers are working on, as their slots count them.
+    working: usize,
+    /// Slots whose timer and work must be looked at before `handle` returns.
     touched: Vec<SlotId>,
     negative: NegativeCache,
     /// Half-open vaults, which need a process each.
@@ -132,8 +134,8 @@ pub struct Router {
 }
 
 impl Router {
-    /// A router on a machine that can hold `allowed` resident vaults.
-    pub fn new(tuning: &Tuning, allowed: u32, now: Duration) -> Self {
+    /// A router on a machine with so many processors that can hold `allowed` resident vaults.
+    pub fn new(tuning: &Tuning, allowed: u32, processors: usize, now: Duration) -> Self {
         let limits = Limits::new(tuning, allowed);
         Self {
             hellos: TokenBucket::with_burst(tuning.opens_per_second, limits.hello_burst()),
@@ -146,7 +148,8 @@ impl Router {
             deadlines: BTreeMap::new(),
             in_flight_bytes: 0,
             wakes: BTreeSet::new(),
-            overload: Overload::default(),
+            overload: Overload::new(processors),
+            working: 0,
             touched: Vec::new(),
             negative: NegativeCache::default(),
             opens: TokenBucket::new(tuning.opens_per_second),
@@ -190,7 +193,7 @@ impl Router {
             Event::Drain => self.drain(now, out),
         }
         self.time_passes(now, out);
-        self.settle();
+        self.settle(now);
     }
 
     /// When [`Event::Tick`] is due, if nothing else comes before.
@@ -306,10 +309,11 @@ impl Router {
         self.drain_further(out);
     }
 
-    /// Sets the timers of all slots that were touched.
-    fn settle(&mut self) {
+    /// Sets the timers of all slots that were touched, and counts their work.
+    fn settle(&mut self, now: Duration) {
         while let Some(id) = self.touched.pop() {
             let Some(slot) = self.slots.get_mut(id) else { continue };
+            slot.count(&mut self.working, now);
             let wake = slot.next_wake();
             if wake == slot.wake {
                 continue;

@@ -25,6 +25,10 @@ impl Router {
             | State::Open { .. } => return self.violation(slot_id, "an open out of turn", out),
         };
         let vault = slot.vault;
+        // Attack stopped: a process that asks again and again, and uses up what all vaults share.
+        if let Err(wait) = slot.openings.take(now) {
+            return self.refuse_open(slot_id, Refusal::retry(ErrorCode::Busy, milliseconds(wait)), now, out);
+        }
         if let Err(refusal) = self.admit(vault, create, reload, now, out) {
             return self.refuse_open(slot_id, refusal, now, out);
         }

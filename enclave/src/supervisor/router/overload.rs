@@ -1,139 +1,200 @@
-//! How much may be worked on at once: as much as is answered quickly. What is asked beyond it is refused at once, so that those who are
-//! served do not wait for those who cannot be.
+//! How much may be worked on at once. What is asked beyond it is refused at once, so that those who are served do not wait for those who
+//! cannot be.
 //!
-//! The limit falls when answers take longer than [`TARGET`] and rises while they do not and it is reached (additive increase,
-//! multiplicative decrease). Whoever waits for the store or the key service works on nothing, and neither does a process that is stuck.
+//! The limit is looked at again in each [`WINDOW`]. When answers take longer than
+//! [`TARGET`], or more are refused than let in although the limit stands (then they come faster than they can be served, and who waits
+//! only makes others wait), it is lowered; when neither is so it is raised. No vault may use more than a share of it, and a vault that
+//! was not served lately finds room above it: who asks much is refused before who asks little.
 
 use std::time::Duration;
 
-/// How long a vault-manager may take to answer before too many of them work at once.
-const TARGET: Duration = Duration::from_millis(8);
-/// The limit at first; what is always let in; and what it never exceeds, the link's whole window.
-const FIRST: f64 = 128.0;
-const FEWEST: f64 = 32.0;
-const MOST: f64 = 1024.0;
-/// What is left of the limit after one answer that took too long, and how long that has to show before it is lowered again.
-const LOWERED: f64 = 0.8;
-/// What those may use who have nothing under way, as a share of the limit.
-const RESERVED: f64 = 2.0;
-/// The share of the limit that has to be used before it is raised.
-const USED: f64 = 0.8;
+/// How long those who are let in may take on average.
+const TARGET: Duration = Duration::from_millis(5);
+/// A longer answer counts as this: one vault-manager that stalls must not speak for the node.
+const LONGEST: Duration = TARGET.saturating_mul(3);
+/// How often the limit is looked at.
+const WINDOW: Duration = Duration::from_millis(20);
+/// What the limit never exceeds and never falls below, for each processor: as many of the quickest requests as one does in [`TARGET`],
+/// and as many as keep it busy.
+const MOST_FOR_EACH: usize = 160;
+const FEWEST_FOR_EACH: usize = 4;
+/// The share of the limit that is one vault's, and what it may have however low the limit is.
+const SHARE: usize = 4;
+const SHARE_FEWEST: usize = 2;
+/// A vault that was let in so long ago asks little.
+const SELDOM: Duration = Duration::from_millis(100);
 /// Who has not answered for so long is not working.
 pub(super) const SILENT: Duration = Duration::from_millis(100);
-/// How often work is counted anew while the limit is reached. In between it is an estimate.
+/// How often work is counted anew while the limit is reached: what has become silent says nothing of it.
 const RECOUNT: Duration = Duration::from_millis(10);
 
-/// The limit, and what is being worked on.
+/// The limit, and what was seen in this window.
 #[derive(Debug, Clone)]
 pub(super) struct Overload {
-    limit: f64,
-    working: u32,
-    lowered_at: Duration,
+    limit: usize,
+    most: usize,
+    fewest: usize,
+    ends: Duration,
     counted_at: Duration,
+    let_in: u32,
+    refused: u32,
+    answered: u32,
+    took: Duration,
+    /// The most that was worked on at once.
+    peak: usize,
 }
 
-impl Default for Overload {
-    fn default() -> Self {
-        Self { limit: FIRST, working: 0, lowered_at: Duration::ZERO, counted_at: Duration::ZERO }
-    }
+/// Who asks for room.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asker {
+    /// What is worked on for all vaults.
+    pub(super) working: usize,
+    /// And for this one.
+    pub(super) own: usize,
+    /// When this one was let in last.
+    pub(super) let_in_at: Option<Duration>,
 }
 
 impl Overload {
-    /// Whether one more may be worked on for a vault that has so many under way. When not, and the count is old, it should be counted
-    /// anew first. Who has none is let in before who has some: those who ask much use up the limit, not the room above it.
-    pub(super) fn has_room(&self, own: usize) -> bool {
-        let room = if own == 0 { self.limit * RESERVED } else { self.limit };
-        f64::from(self.working) < room.min(MOST)
-    }
-
-    /// Whether the count is too old to refuse anybody for it.
-    pub(super) fn is_stale(&self, now: Duration) -> bool {
-        now.saturating_sub(self.counted_at) >= RECOUNT
-    }
-
-    /// So many are being worked on.
-    pub(super) fn count(&mut self, working: usize, now: Duration) {
-        self.working = u32::try_from(working).unwrap_or(u32::MAX);
-        self.counted_at = now;
-    }
-
-    /// A vault-manager was given a request.
-    pub(super) fn began(&mut self) {
-        self.working = self.working.saturating_add(1);
-    }
-
-    /// It will not answer, or not in time.
-    pub(super) fn given_up(&mut self) {
-        self.working = self.working.saturating_sub(1);
-    }
-
-    /// It has answered. `took` is how long it worked; none when it waited for something else meanwhile.
-    pub(super) fn answered(&mut self, took: Option<Duration>, now: Duration) {
-        let is_used = f64::from(self.working) >= self.limit * USED;
-        self.given_up();
-        match took {
-            Some(took) if took > TARGET => {
-                // What was begun under the former limit says nothing of this one.
-                if now.saturating_sub(took) >= self.lowered_at {
-                    self.lowered_at = now;
-                    self.limit = (self.limit * LOWERED).max(FEWEST);
-                }
-            }
-            Some(_) if is_used => self.limit = (self.limit + 1.0 / self.limit).min(MOST),
-            Some(_) | None => {}
+    /// For a machine with so many processors.
+    pub(super) fn new(processors: usize) -> Self {
+        Self {
+            limit: processors * MOST_FOR_EACH,
+            most: processors * MOST_FOR_EACH,
+            fewest: processors * FEWEST_FOR_EACH,
+            ends: Duration::ZERO,
+            counted_at: Duration::ZERO,
+            let_in: 0,
+            refused: 0,
+            answered: 0,
+            took: Duration::ZERO,
+            peak: 0,
         }
+    }
+
+    /// Whether one more may be worked on.
+    pub(super) fn admits(&mut self, asker: Asker, now: Duration) -> bool {
+        self.look(now);
+        self.peak = self.peak.max(asker.working + 1);
+        // Who has used up its own share says nothing of what the node can do.
+        if asker.own >= self.share() {
+            return false;
+        }
+        let admits = asker.working < self.room(asker, now);
+        *(if admits { &mut self.let_in } else { &mut self.refused }) += 1;
+        admits
+    }
+
+    fn share(&self) -> usize {
+        (self.limit / SHARE).max(SHARE_FEWEST)
+    }
+
+    fn room(&self, asker: Asker, now: Duration) -> usize {
+        let seldom = asker.let_in_at.is_none_or(|at| now.saturating_sub(at) >= SELDOM);
+        (if seldom { self.limit * 2 } else { self.limit }).min(self.most)
+    }
+
+    /// Whether to count anew what is worked on before somebody is refused.
+    pub(super) fn is_stale(&mut self, asker: Asker, now: Duration) -> bool {
+        self.look(now);
+        let is_full = asker.own >= self.share() || asker.working >= self.room(asker, now);
+        let stale = is_full && now.saturating_sub(self.counted_at) >= RECOUNT;
+        if stale {
+            self.counted_at = now;
+        }
+        stale
+    }
+
+    /// A vault-manager has answered; `took` is how long it had the request, none when it waited for something else meanwhile.
+    pub(super) fn answered(&mut self, took: Option<Duration>) {
+        if let Some(took) = took {
+            self.answered += 1;
+            self.took += took.min(LONGEST);
+        }
+    }
+
+    /// At the end of a window, sets the limit.
+    fn look(&mut self, now: Duration) {
+        if now < self.ends {
+            return;
+        }
+        let slow = self.took > TARGET * self.answered;
+        if slow || self.refused > self.let_in {
+            self.limit = (self.limit.min(self.peak.max(1)) / 2).max(self.fewest);
+        } else if self.refused == 0 {
+            self.limit = (self.limit * 2).min(self.most);
+        } else {
+            self.limit = (self.limit + self.limit / 8 + 1).min(self.most);
+        }
+        (self.let_in, self.refused, self.answered, self.took, self.peak) = (0, 0, 0, Duration::ZERO, 0);
+        self.ends = now + WINDOW;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cmp::Reverse;
     use std::collections::{BinaryHeap, VecDeque};
 
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const VAULTS: usize = 64;
 
-    /// A machine that takes `each` for a request, one after the other.
+    /// One processor that takes `each` for a request, one after the other.
     struct Machine {
         overload: Overload,
         each: Duration,
-        queue: VecDeque<Duration>,
+        queue: VecDeque<(Duration, usize)>,
         free_at: Duration,
+        own: [usize; VAULTS],
+        let_in_at: [Option<Duration>; VAULTS],
         took: Vec<Duration>,
         refused: u32,
     }
 
     impl Machine {
         fn new(each: Duration) -> Self {
-            let (overload, queue) = (Overload::default(), VecDeque::new());
-            Self { overload, each, queue, free_at: Duration::ZERO, took: Vec::new(), refused: 0 }
+            Self {
+                overload: Overload::new(1),
+                each,
+                queue: VecDeque::new(),
+                free_at: Duration::ZERO,
+                own: [0; VAULTS],
+                let_in_at: [None; VAULTS],
+                took: Vec::new(),
+                refused: 0,
+            }
         }
 
-        /// What is done by `now`; gives when.
-        fn work(&mut self, now: Duration) -> Vec<Duration> {
+        /// What is done by `now`; gives when, and for whom.
+        fn work(&mut self, now: Duration) -> Vec<(Duration, usize)> {
             let mut done = Vec::new();
-            while let Some(begun) = self.queue.front().copied() {
+            while let Some((begun, vault)) = self.queue.front().copied() {
                 let end = self.free_at.max(begun) + self.each;
                 if end > now {
                     break;
                 }
                 self.queue.pop_front();
                 self.free_at = end;
-                self.overload.answered(Some(end - begun), end);
+                self.own[vault] -= 1;
+                self.overload.answered(Some(end - begun));
                 self.took.push(end - begun);
-                done.push(end);
+                done.push((end, vault));
             }
             done
         }
 
-        fn ask(&mut self, now: Duration) -> bool {
+        fn ask(&mut self, vault: usize, now: Duration) -> bool {
             self.work(now);
-            if !self.overload.has_room(1) {
+            let asker = Asker { working: self.queue.len(), own: self.own[vault], let_in_at: self.let_in_at[vault] };
+            if !self.overload.admits(asker, now) {
                 self.refused += 1;
                 return false;
             }
-            self.overload.began();
-            self.queue.push_back(now);
+            self.let_in_at[vault] = Some(now);
+            self.own[vault] += 1;
+            self.queue.push_back((now, vault));
             true
         }
 
@@ -143,67 +204,80 @@ mod tests {
         }
     }
 
-    /// Requests come `times` as fast as they can be done, for as long.
+    /// Requests come `times` as fast as they can be done, for as long, from all vaults but the last.
     fn rush(machine: &mut Machine, times: u32, from: Duration, long: Duration) {
         let mut now = from;
-        while now < from + long {
-            machine.ask(now);
+        for number in 0.. {
+            machine.ask(number % (VAULTS - 1), now);
             now += machine.each / times;
+            if now > from + long {
+                break;
+            }
         }
         machine.work(from + long + SECOND);
     }
 
     #[test]
     fn those_who_are_served_in_a_rush_are_served_soon_and_the_machine_is_busy() {
-        let mut machine = Machine::new(Duration::from_micros(250));
-        rush(&mut machine, 10, SECOND, SECOND);
+        let each = Duration::from_micros(250);
+        let mut machine = Machine::new(each);
+        rush(&mut machine, 10, SECOND, SECOND / 2);
+        // What was let in before anybody could know has been served.
         machine.took.clear();
         rush(&mut machine, 10, 3 * SECOND, 5 * SECOND);
         let served = machine.took.len();
-        assert!(served > 19_000, "{served} of 20,000");
-        assert!(machine.p99() <= TARGET * 2, "{:?}", machine.p99());
+        assert!(served > 19_500, "{served} of 20,000");
+        assert!(machine.p99() <= each * 12, "{:?}", machine.p99());
         assert!(machine.refused > 100_000);
         // When it is over, nobody is refused.
         let refused = machine.refused;
-        for number in 0..1000_u32 {
-            assert!(machine.ask(20 * SECOND + machine.each * 2 * number));
+        for number in 0..1000 {
+            let now = 20 * SECOND + machine.each * 2 * u32::try_from(number).unwrap();
+            assert!(machine.ask(number % VAULTS, now));
         }
         assert_eq!(machine.refused, refused);
+    }
+
+    #[test]
+    fn who_asks_little_is_let_in_during_a_rush_of_the_others() {
+        let mut machine = Machine::new(Duration::from_micros(250));
+        for second in 1..6 {
+            rush(&mut machine, 10, second * SECOND, SECOND);
+            assert!(machine.ask(VAULTS - 1, second * SECOND + SECOND));
+        }
     }
 
     /// Sixty-four who each ask again when they are answered are a load, not a rush.
     #[test]
     fn a_crowd_that_is_answered_soon_is_let_in() {
-        let mut machine = Machine::new(Duration::from_micros(100));
-        let mut asks = BinaryHeap::from(vec![std::cmp::Reverse(SECOND); 64]);
+        let mut machine = Machine::new(Duration::from_micros(70));
+        let mut asks: BinaryHeap<_> = (0..VAULTS).map(|vault| Reverse((SECOND, vault))).collect();
         for _ in 0..50_000 {
-            let std::cmp::Reverse(now) = asks.pop().expect("somebody asks");
+            let Reverse((now, vault)) = asks.pop().expect("somebody asks");
             let done = machine.work(now);
-            asks.extend(done.into_iter().map(std::cmp::Reverse));
-            assert!(machine.ask(now), "nobody is refused");
+            asks.extend(done.into_iter().map(Reverse));
+            assert!(machine.ask(vault, now), "nobody is refused");
             if asks.is_empty() {
                 let next = machine.free_at.max(now) + machine.each;
-                asks.extend(machine.work(next).into_iter().map(std::cmp::Reverse));
+                asks.extend(machine.work(next).into_iter().map(Reverse));
             }
         }
     }
 
+    /// One vault that asks as much as it may, slowly answered: it does not take the others' room.
     #[test]
-    fn who_has_nothing_under_way_finds_room_where_others_do_not() {
-        let mut overload = Overload::default();
-        (0..128).for_each(|_| overload.began());
-        assert!(!overload.has_room(1) && overload.has_room(0));
-        (0..128).for_each(|_| overload.began());
-        assert!(!overload.has_room(0), "there is an end");
-    }
-
-    #[test]
-    fn the_limit_rises_with_what_the_machine_can_do() {
-        let mut machine = Machine::new(Duration::from_micros(10));
-        rush(&mut machine, 2, SECOND, 2 * SECOND);
-        assert!(machine.overload.limit > 400.0, "{}", machine.overload.limit);
-        let mut slow = Machine::new(Duration::from_millis(5));
-        rush(&mut slow, 4, SECOND, 5 * SECOND);
-        assert!(slow.overload.limit <= FEWEST + 1.0, "{}", slow.overload.limit);
+    fn one_vault_does_not_use_up_the_room_of_all() {
+        let mut overload = Overload::new(2);
+        let mut now = SECOND;
+        for _ in 0..1000 {
+            now += Duration::from_millis(1);
+            let own = overload.share();
+            overload.admits(Asker { working: own, own, let_in_at: Some(now) }, now);
+            overload.answered(Some(SECOND));
+        }
+        assert_eq!(overload.limit, 8);
+        for other in 0..6 {
+            assert!(overload.admits(Asker { working: 2 + other, own: 0, let_in_at: Some(now) }, now), "{other}");
+        }
     }
 }

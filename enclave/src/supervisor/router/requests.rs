@@ -9,6 +9,7 @@ use casemate_protocol::limits::{WINDOW_BYTES, WINDOW_REQUESTS};
 use casemate_protocol::stage::Stage as Timed;
 
 use super::event::{Action, Answer, RequestId, SlotId};
+use super::overload::Asker;
 use super::slot::{BYTES_PER_VAULT, Pending, Stage, State};
 use super::{Router, milliseconds};
 use crate::ipc::{Notice, ToManager};
@@ -74,8 +75,7 @@ impl Router {
         if slot.requests.len() >= queue || slot.bytes + pending.bytes > BYTES_PER_VAULT {
             return self.refuse_busy(id, out);
         }
-        let own = slot.requests.len();
-        if serving && !self.has_room_for_work(own, now) {
+        if serving && !self.has_room_for_work(slot_id, now) {
             return self.refuse_busy(id, out);
         }
         let Some(slot) = self.touch(slot_id) else { return };
@@ -108,7 +108,6 @@ impl Router {
                 Action::Send { slot: slot_id, message }
             }
         });
-        self.overload.began();
         self.stages.note(Timed::Wait, waited);
     }
 
@@ -138,22 +137,31 @@ impl Router {
             Stage::Waiting => return self.violation(slot_id, "a reply to a request that it does not have", out),
             Stage::Sent(_) | Stage::Overdue(_) => self.learn(slot_id, session, &frame, now),
         }
-        let Stage::Sent(sent) = stage else {
+        if let Stage::Sent(sent) | Stage::Overdue(sent) = stage {
+            let worked = self.slots.get(slot_id).filter(|slot| slot.has_worked_since(sent));
+            self.overload.answered(worked.map(|_| now.saturating_sub(sent)));
+        }
+        if matches!(stage, Stage::Overdue(_)) {
             // Its caller was told already.
             return self.forget(slot_id, id);
-        };
-        let worked = self.slots.get(slot_id).filter(|slot| slot.has_worked_since(sent));
-        self.overload.answered(worked.map(|_| now.saturating_sub(sent)), now);
+        }
         self.answer(slot_id, id, Answer::Frame(frame), out);
     }
 
-    /// Whether one more request can be worked on for a vault that has so many under way.
-    fn has_room_for_work(&mut self, own: usize, now: Duration) -> bool {
-        if !self.overload.has_room(own) && self.overload.is_stale(now) {
-            let working = self.slots.iter().map(|(_, slot)| slot.working(now)).sum();
-            self.overload.count(working, now);
+    /// Whether one more request of this vault can be worked on.
+    fn has_room_for_work(&mut self, slot_id: SlotId, now: Duration) -> bool {
+        let Some(slot) = self.slots.get(slot_id) else { return false };
+        let mut asker = Asker { working: self.working, own: slot.counted, let_in_at: slot.let_in_at };
+        if self.overload.is_stale(asker, now) {
+            self.slots.iter_mut().for_each(|slot| slot.count(&mut self.working, now));
+            asker.working = self.working;
+            asker.own = self.slots.get(slot_id).map_or(0, |slot| slot.counted);
         }
-        self.overload.has_room(own)
+        let admits = self.overload.admits(asker, now);
+        if admits && let Some(slot) = self.slots.get_mut(slot_id) {
+            slot.let_in_at = Some(now);
+        }
+        admits
     }
 
     /// What an answer says of who asked: a name that was given out, or that somebody may use one. Only the latter is use of a vault: a
@@ -203,9 +211,6 @@ impl Router {
         }
         slot.bytes = slot.requests.values().map(|pending| pending.bytes).sum();
         for (id, pending) in held {
-            if matches!(pending.stage, Stage::Sent(_)) {
-                self.overload.given_up();
-            }
             if !matches!(pending.stage, Stage::Overdue(_)) {
                 let refusal = match (refusal, pending.stage, pending.kind) {
                     (Some(refusal), Stage::Waiting, _) | (Some(refusal), _, DeviceFrameKind::Hello) => refusal.clone(),
@@ -232,10 +237,7 @@ impl Router {
             };
             let (late, bytes) = (pending.late(), pending.bytes);
             match pending.stage {
-                Stage::Sent(sent) => {
-                    pending.stage = Stage::Overdue(sent);
-                    self.overload.given_up();
-                }
+                Stage::Sent(sent) => pending.stage = Stage::Overdue(sent),
                 Stage::Waiting | Stage::Overdue(_) => {
                     slot.waiting.retain(|waiting| *waiting != id);
                     self.forget(slot_id, id);

@@ -82,7 +82,7 @@ struct World {
 impl World {
     fn new(seed: u64, tuning: &Tuning, trouble: u64) -> Self {
         Self {
-            router: Router::new(tuning, 1000, Duration::ZERO),
+            router: Router::new(tuning, 1000, 2, Duration::ZERO),
             dice: Dice(seed),
             now: Duration::ZERO,
             coming: BTreeMap::new(),

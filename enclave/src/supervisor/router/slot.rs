@@ -31,6 +31,14 @@ pub(super) const BYTES_PER_VAULT: usize = 2 * 1024 * 1024;
 const HELLOS: u32 = 64;
 const HELLOS_PER_SECOND: u32 = 8;
 
+/// How often one vault's process may ask to be opened, at once and each second from then on. An honest one asks when a device comes with
+/// a lock key or with a head that is newer than what it has.
+const OPENINGS: u32 = 16;
+const OPENINGS_PER_SECOND: u32 = 4;
+/// How often it may have old versions deleted. An honest one asks after each snapshot.
+const DELETIONS: u32 = 64;
+const DELETIONS_PER_SECOND: u32 = 64;
+
 /// A slot.
 #[derive(Debug)]
 pub(super) struct Slot {
@@ -70,6 +78,14 @@ pub(super) struct Slot {
     pub(super) last_use: Duration,
     /// When the process was last given what it waited for from us.
     pub(super) released: Duration,
+    /// Requests that it works on, as they were counted last.
+    pub(super) counted: usize,
+    /// When the last request was let in to be worked on.
+    pub(super) let_in_at: Option<Duration>,
+    /// How often its process may still ask to be opened, and to have old versions deleted.
+    pub(super) openings: TokenBucket,
+    /// See there.
+    pub(super) deletions: TokenBucket,
     /// What it has used lately.
     pub(super) usage: Usage,
     /// The timer that is set.
@@ -238,6 +254,10 @@ impl Slot {
             half_open_until: now + HALF_OPEN_LIFE,
             last_use: now,
             released: now,
+            counted: 0,
+            let_in_at: None,
+            openings: TokenBucket::with_burst(OPENINGS_PER_SECOND, OPENINGS),
+            deletions: TokenBucket::with_burst(DELETIONS_PER_SECOND, DELETIONS),
             usage: Usage::default(),
             wake: None,
         }
@@ -273,9 +293,19 @@ impl Slot {
         if self.waits_for_us() {
             return 0;
         }
-        let is_fresh =
-            |pending: &&Pending| matches!(pending.stage, Stage::Sent(sent) if now.saturating_sub(sent) < SILENT);
+        // Also those whose callers' time is up: the process has them all the same.
+        let is_fresh = |pending: &&Pending| match pending.stage {
+            Stage::Sent(sent) | Stage::Overdue(sent) => now.saturating_sub(sent) < SILENT,
+            Stage::Waiting => false,
+        };
         self.requests.values().filter(is_fresh).count()
+    }
+
+    /// Puts the number of requests that it is working on in the place of the former one.
+    pub(super) fn count(&mut self, of_all: &mut usize, now: Duration) {
+        let working = self.working(now);
+        *of_all = *of_all - self.counted + working;
+        self.counted = working;
     }
 
     /// When the process is to be called stuck, if it holds an overdue request by then.
@@ -352,6 +382,11 @@ impl Slots {
         let slot = self.entries.get_mut(index(id))?.take()?;
         self.free.push_back(id);
         Some(slot)
+    }
+
+    /// Every slot, to be changed.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
+        self.entries.iter_mut().flatten()
     }
 
     /// Every slot.

@@ -32,7 +32,7 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) fn new(tuning: &Tuning) -> Self {
-        Self { router: Router::new(tuning, 1000, Duration::ZERO), now: Duration::ZERO, requests: 0, out: Vec::new() }
+        Self { router: Router::new(tuning, 1000, 2, Duration::ZERO), now: Duration::ZERO, requests: 0, out: Vec::new() }
     }
 
     pub(super) fn small() -> Self {

@@ -119,9 +119,13 @@ impl Router {
     }
 
     /// A vault-manager wants old versions deleted: only durable, superseded ones of its own.
-    pub(super) fn collect(&mut self, slot_id: SlotId, below: u64, out: &mut Vec<Action>) {
+    pub(super) fn collect(&mut self, slot_id: SlotId, below: u64, now: Duration, out: &mut Vec<Action>) {
         match self.deletable(slot_id) {
-            Some((vault, committed)) if below <= committed => out.push(Action::Collect { vault, below }),
+            Some((vault, committed)) if below <= committed => {
+                if self.may_delete(slot_id, now) {
+                    out.push(Action::Collect { vault, below });
+                }
+            }
             Some(_) => self.violation(slot_id, "a deletion of what is not superseded", out),
             None => {}
         }
@@ -130,7 +134,7 @@ impl Router {
     /// A vault-manager has ended its vault, or found that a crash left versions behind its tombstone. The latter is said by a process
     /// that is half-open still, of a header that nobody has authenticated: a host that plants one deletes no more than it could
     /// delete by itself.
-    pub(super) fn purge(&mut self, slot_id: SlotId, tombstone: u64, out: &mut Vec<Action>) {
+    pub(super) fn purge(&mut self, slot_id: SlotId, tombstone: u64, now: Duration, out: &mut Vec<Action>) {
         // Attack stopped: a process that a stranger took over, before any device key was shown, that calls a living vault ended.
         let is_told = |slot: &&Slot| {
             matches!(slot.state, State::HalfOpen(HalfOpen::Ready { .. })) && slot.committed > 0 && slot.shows_tombstone
@@ -138,11 +142,19 @@ impl Router {
         let found = self.slots.get(slot_id).filter(is_told).map(|slot| (slot.vault, slot.committed));
         match found.or_else(|| self.deletable(slot_id)) {
             Some((vault, committed)) if tombstone == committed && tombstone > 0 => {
-                out.push(Action::Purge { vault, tombstone });
+                if self.may_delete(slot_id, now) {
+                    out.push(Action::Purge { vault, tombstone });
+                }
             }
             Some(_) => self.violation(slot_id, "a deletion of what is not superseded", out),
             None => {}
         }
+    }
+
+    /// Attack stopped: a process that crowds the queue of deletions, which all vaults share. What is passed over is asked for again: old
+    /// versions with the next snapshot, an ended vault's when it is next looked for.
+    fn may_delete(&mut self, slot_id: SlotId, now: Duration) -> bool {
+        self.slots.get_mut(slot_id).is_some_and(|slot| slot.deletions.take(now).is_ok())
     }
 
     /// The vault whose versions this slot may have deleted, and its newest durable one. None before it is open.

@@ -156,7 +156,7 @@ impl<'a> Node<'a> {
         self.fresh = true;
         let randomness = Arc::clone(&shared.randomness);
         self.enclave = Some(Enclave {
-            router: Router::new(&shared.weather.tuning, 1000, shared.time.now()),
+            router: Router::new(&shared.weather.tuning, 1000, 2, shared.time.now()),
             processes: BTreeMap::new(),
             identity: evidence::identity(self.place),
             keys: VaultKeys { keyring, store, randomness, log: Log::new(clock) },
