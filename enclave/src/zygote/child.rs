@@ -53,6 +53,7 @@ fn take_place(socket: OwnedFd) -> nix::Result<OwnedFd> {
     drop(socket);
     prctl::set_name(NAME)?;
     process::child_signals()?;
+    process::give_way();
     // SAFETY: number 0 was the control socket, borrowed from the zygote's standard input, which this process never uses again.
     Ok(unsafe { process::own(SOCKET) })
 }

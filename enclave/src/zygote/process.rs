@@ -87,6 +87,15 @@ pub(super) fn child_signals() -> nix::Result<()> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
 }
 
+/// How far a vault-manager stands behind the supervisor when there is not enough processor time for all: a tenth of its weight.
+const NICENESS: libc::c_int = 10;
+
+/// Has this process give way to the supervisor, which all vaults share. It can always be done; only speed would depend on it.
+pub(super) fn give_way() {
+    // SAFETY: the call takes a number only.
+    unsafe { libc::nice(NICENESS) };
+}
+
 extern "C" fn aborted(_signal: libc::c_int) {
     leave(ABORTED_CODE)
 }

@@ -8,11 +8,12 @@ use casemate_client::home::read_trust_file;
 use casemate_client::judge::Grounds;
 use casemate_client::outside::unix_now;
 use casemate_client::record::Forgetful;
-use casemate_client::session::{Greeting, Session};
+use casemate_client::session::{Fault, Greeting, Session};
 use casemate_client::transport::Transport;
 use casemate_client::vault::VaultParts;
 use casemate_client::{Device, NatsOptions, NatsTransport, Roots, Trust, Vault, VaultOptions, VaultRecord};
 
+use casemate_protocol::error::{ErrorCode, Refusal};
 use casemate_protocol::frame::DeviceFrame;
 use casemate_protocol::subject::Subjects;
 
@@ -66,7 +67,7 @@ impl Owner {
         self.open_over(transport, record, deadline)
     }
 
-    /// A session with a vault of this device, without the library's loop that asks again.
+    /// A session with a vault of this device, without the library's loop that asks again, except when the vault's handshakes are used up.
     ///
     /// # Panics
     /// When an honest node does not let it in.
@@ -76,8 +77,17 @@ impl Owner {
             let answer = transport.request(subject.clone(), frame.encode(CONNECT).into(), CONNECT).await;
             answer.expect("an honest node answers")
         };
-        let (greeting, hello) = Greeting::start(self.device.static_secret(), record.vault());
-        let judging = greeting.welcome(&send(hello).await).expect("an honest welcome");
+        let judging = loop {
+            let (greeting, hello) = Greeting::start(self.device.static_secret(), record.vault());
+            match greeting.welcome(&send(hello).await) {
+                Ok(judging) => break judging,
+                // Others may have used up the handshakes of this vault.
+                Err(Fault::Plain(Refusal { code: ErrorCode::Busy, retry_after_ms: Some(wait), .. })) => {
+                    tokio::time::sleep(Duration::from_millis(wait.into())).await;
+                }
+                Err(error) => panic!("an honest welcome: {error:?}"),
+            }
+        };
         let grounds = Grounds { roots: &self.roots, trust: &self.trust, now: unix_now() };
         let believed = judging.believe(&grounds, record.cluster()).expect("an honest node");
         let lock_key = record.lock_key().expect("a living vault");

@@ -17,7 +17,7 @@ const WINDOW: Duration = Duration::from_millis(20);
 /// What the limit never exceeds and never falls below, for each processor: as many of the quickest requests as one does in [`TARGET`],
 /// and as many as keep it busy.
 const MOST_FOR_EACH: usize = 160;
-const FEWEST_FOR_EACH: usize = 4;
+const FEWEST_FOR_EACH: usize = 3;
 /// The share of the limit that is one vault's, and what it may have however low the limit is.
 const SHARE: usize = 4;
 const SHARE_FEWEST: usize = 2;

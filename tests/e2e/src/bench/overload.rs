@@ -12,7 +12,7 @@ const VAULTS: usize = 64;
 /// What is fired to learn what the node can do, and how many a second.
 const PROBE: (usize, f64) = (20_000, 20_000.0);
 /// How long calm and overload are measured.
-const SECONDS: f64 = 3.0;
+const SECONDS: f64 = 10.0;
 /// Sealed beforehand, in memory: no more than this.
 const MOST: f64 = 600_000.0;
 const TIMES: f64 = 10.0;

@@ -41,6 +41,8 @@ impl Work {
 const TICK: Duration = Duration::from_micros(500);
 /// No answer comes later than its request's deadline.
 const PATIENCE: Duration = Duration::from_secs(12);
+/// The first moments of a volley.
+const ONSET: Duration = Duration::from_millis(500);
 /// Answers that may wait in this client.
 const CAPACITY: usize = 1 << 20;
 
@@ -70,6 +72,8 @@ impl std::fmt::Debug for Volley {
 pub struct Answers {
     /// How long those took that were served, shortest first.
     pub served: Vec<Duration>,
+    /// Likewise, of those that were sent in the first moments, when nobody could know yet how many there would be.
+    pub early: Vec<Duration>,
     /// Refused with `busy` and a time to come back.
     pub busy: u64,
     /// Refused otherwise, by code.
@@ -96,7 +100,7 @@ impl Answers {
     /// Served a second.
     #[expect(clippy::cast_precision_loss, reason = "requests of a run")]
     pub fn rate(&self) -> f64 {
-        self.served.len() as f64 / self.elapsed.as_secs_f64()
+        (self.served.len() + self.early.len()) as f64 / self.elapsed.as_secs_f64()
     }
 }
 
@@ -143,7 +147,10 @@ impl Volley {
         result.silent = (count - came.len()) as u64;
         for (number, at, answer) in came {
             match answer {
-                Some(VaultFrame::Sealed { .. }) => result.served.push(at.saturating_sub(sent[number])),
+                Some(VaultFrame::Sealed { .. }) => {
+                    let took = at.saturating_sub(sent[number]);
+                    if sent[number] < ONSET { result.early.push(took) } else { result.served.push(took) }
+                }
                 Some(VaultFrame::Refused(refusal))
                     if refusal.code == ErrorCode::Busy && refusal.retry_after_ms.is_some() =>
                 {
