@@ -157,6 +157,16 @@ fn a_reader_that_stops_pins_four_records_and_a_bounded_queue() {
 }
 
 #[test]
+fn a_manager_that_asks_and_does_not_read_is_answered_a_few_times() {
+    let (mut ours, _theirs) = ends();
+    let answer = ToManager::CommitResult(CommitResult::Committed);
+    let answered = (0..1000).take_while(|_| ours.try_send(&answer).is_ok()).count();
+    // Those in the kernel, and a few behind them.
+    assert!((8..1000).contains(&answered), "{answered} answers wait for somebody who does not read");
+    assert!(ours.queued_bytes() < 100, "{} bytes of them wait here", ours.queued_bytes());
+}
+
+#[test]
 fn a_writer_that_is_not_read_pins_four_records() {
     let (_ours, theirs) = ends();
     let datagram = record(u32::try_from(RECORD_BYTES).unwrap(), 0, 0, &vec![0; RECORD_BYTES]);

@@ -218,3 +218,30 @@ async fn a_peer_that_does_not_read_pins_the_window_and_no_more() {
     assert_eq!(calls.begin(body, later(), 9).unwrap_err().0, CallError::Busy);
     there.shutdown().await.unwrap();
 }
+
+#[tokio::test]
+async fn who_calls_and_does_not_read_is_not_received_from_any_more() {
+    let (here, mut there) = duplex(4096);
+    let mut answers = Answers::new(here, LIMITS);
+    let mut answered = 0;
+    while !answers.is_full() {
+        there.write_all(&wire(answered, false, b"x")).await.unwrap();
+        for (ticket, _) in receive(&mut answers).await.unwrap() {
+            answers.answer(&ticket, Bytes::from(vec![0; 1000]));
+        }
+        answered += 1;
+        assert!(answered < 100, "nothing bounds what waits");
+    }
+    assert!(answered >= 16, "an honest peer's whole window is received");
+    let (mut reader, _writer) = tokio::io::split(there);
+    tokio::spawn(async move { tokio::io::copy(&mut reader, &mut tokio::io::sink()).await });
+    timeout(
+        PATIENCE,
+        poll_fn(|cx| {
+            answers.poll_flush(cx).unwrap();
+            if answers.is_full() { Poll::Pending } else { Poll::Ready(()) }
+        }),
+    )
+    .await
+    .expect("there is room again once it has read");
+}

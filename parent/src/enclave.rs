@@ -334,12 +334,12 @@ mod tests {
         let enclave = Enclave::default();
         let ((control, c), (requests, _exchange)) = (caller(), requests());
         assert!(!enclave.is_current(&[1; 16]));
-        enclave.admit([1; 16], Class::Control, control.clone());
+        enclave.admit_control([1; 16], control.clone());
         enclave.admit_requests([1; 16], requests.clone());
         assert!(enclave.is_current(&[1; 16]) && enclave.requests().is_some());
 
         let (next, n) = caller();
-        enclave.admit([2; 16], Class::Control, next);
+        enclave.admit_control([2; 16], next);
         assert!(!enclave.is_current(&[1; 16]) && enclave.is_current(&[2; 16]) && enclave.requests().is_none());
         assert!(c.closed.reason().is_some() && requests.is_closed() && n.closed.reason().is_none());
         assert!(!enclave.dismiss_requests(&requests));
@@ -352,9 +352,9 @@ mod tests {
     async fn a_second_control_connection_of_a_boot_takes_the_place() {
         let enclave = Enclave::default();
         let ((first, f), (second, s), (requests, _exchange)) = (caller(), caller(), requests());
-        enclave.admit([1; 16], Class::Control, first);
+        enclave.admit_control([1; 16], first);
         enclave.admit_requests([1; 16], requests.clone());
-        enclave.admit([1; 16], Class::Control, second.clone());
+        enclave.admit_control([1; 16], second.clone());
         assert!(f.closed.reason().is_some() && s.closed.reason().is_none() && !requests.is_closed());
         assert!(enclave.dismiss(&second));
         assert!(!enclave.is_current(&[1; 16]));

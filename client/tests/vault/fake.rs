@@ -147,7 +147,7 @@ impl Fake {
     }
 
     pub(crate) fn roots(&self) -> Roots {
-        Roots { anchors: vec![self.authority.anchor()], release_keys: Vec::new(), releases: Vec::new() }
+        Roots::of(self.authority.anchor())
     }
 
     pub(crate) fn head(&self) -> Head {

@@ -17,7 +17,7 @@ impl AuditRing {
     pub fn restore(before: [u8; 32], entries: Vec<AuditEntry>) -> Option<Self> {
         let mut ring = Self { before, entries: Ring::new() };
         for entry in entries {
-            let first = ring.entries.len() == 0;
+            let first = ring.entries.is_empty();
             if !ring.fits(&entry, first) || ring.entries.push(entry).is_some() {
                 return None;
             }

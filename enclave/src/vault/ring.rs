@@ -38,6 +38,11 @@ impl<T, const LIMIT: usize> Ring<T, LIMIT> {
         self.full.len() * BLOCK + self.newest.len() - self.fallen
     }
 
+    /// Whether nothing is kept.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// The entry at a place, counted from the oldest.
     pub fn get(&self, at: usize) -> Option<&T> {
         let at = at.checked_add(self.fallen)?;

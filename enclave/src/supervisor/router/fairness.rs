@@ -198,3 +198,30 @@ fn the_stuck_and_those_who_wait_for_the_store_do_not_count_as_work() {
     }
     assert!(!stage.is_killed(stuck));
 }
+
+#[test]
+fn a_process_that_asks_again_and_again_uses_up_its_own_ration() {
+    let mut stage = Stage::new(&Tuning { opens_per_second: 100, ..Tuning::default() });
+    let slot = stage.open(vault(1));
+    let mut asked = 0;
+    for _ in 0..90 {
+        stage.from(slot, FromManager::Open { create: false });
+        if stage.has(|action| matches!(action, Action::Load { .. })) {
+            asked += 1;
+            stage.load(slot);
+        } else {
+            assert!(stage.has(|action| matches!(action, Action::Send { message: ToManager::OpenRefused(_), .. })));
+        }
+    }
+    assert!(asked < 20, "{asked} openings");
+    // There are some left for others.
+    stage.open(vault(2));
+    let deletions = (0..500)
+        .filter(|_| {
+            stage.from(slot, FromManager::Collect { below: 1 });
+            stage.has(|action| matches!(action, Action::Collect { .. }))
+        })
+        .count();
+    assert!((1..100).contains(&deletions), "{deletions} deletions");
+    assert!(!stage.is_killed(slot));
+}

@@ -275,8 +275,8 @@ mod tests {
             overload.admits(Asker { working: own, own, let_in_at: Some(now) }, now);
             overload.answered(Some(SECOND));
         }
-        assert_eq!(overload.limit, 8);
-        for other in 0..6 {
+        assert_eq!(overload.limit, 6);
+        for other in 0..4 {
             assert!(overload.admits(Asker { working: 2 + other, own: 0, let_in_at: Some(now) }, now), "{other}");
         }
     }

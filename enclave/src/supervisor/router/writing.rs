@@ -122,9 +122,10 @@ impl Router {
     pub(super) fn collect(&mut self, slot_id: SlotId, below: u64, now: Duration, out: &mut Vec<Action>) {
         match self.deletable(slot_id) {
             Some((vault, committed)) if below <= committed => {
-                if self.may_delete(slot_id, now) {
-                    out.push(Action::Collect { vault, below });
+                if !self.may_delete(slot_id, now) {
+                    return;
                 }
+                out.push(Action::Collect { vault, below });
             }
             Some(_) => self.violation(slot_id, "a deletion of what is not superseded", out),
             None => {}
@@ -142,9 +143,10 @@ impl Router {
         let found = self.slots.get(slot_id).filter(is_told).map(|slot| (slot.vault, slot.committed));
         match found.or_else(|| self.deletable(slot_id)) {
             Some((vault, committed)) if tombstone == committed && tombstone > 0 => {
-                if self.may_delete(slot_id, now) {
-                    out.push(Action::Purge { vault, tombstone });
+                if !self.may_delete(slot_id, now) {
+                    return;
                 }
+                out.push(Action::Purge { vault, tombstone });
             }
             Some(_) => self.violation(slot_id, "a deletion of what is not superseded", out),
             None => {}

@@ -111,7 +111,7 @@ pub fn judge(samples: &[Sample]) -> Vec<Finding> {
             found.push(Finding::Gone(part));
             continue;
         };
-        if to > from + (share(from, MEMORY_SHARE)).max(MEMORY_BYTES.min(from)) {
+        if to > from + (share(from, MEMORY_SHARE)).max(MEMORY_BYTES.min(from / 4)) {
             found.push(Finding::Memory { part, from, to });
         }
     }

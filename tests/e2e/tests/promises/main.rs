@@ -7,6 +7,7 @@ mod a_stuck_vault_stops_nobody;
 mod commands;
 mod eviction;
 mod kms_is_called_once;
+mod large_answers;
 mod main_job;
 mod managers_are_reaped;
 mod operators_see_the_node_at_work;
