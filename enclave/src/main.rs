@@ -21,7 +21,7 @@ static ALLOCATOR: Heap = Heap;
 const PARENT: Address = Address::Vsock { cid: 3, port: 7001 };
 
 fn main() -> ExitCode {
-    zygote::enter_if_zygote(vault::process::run);
+    zygote::enter_if_zygote(vault::rehearsal::rehearse, vault::process::run);
     boot::run(Parts {
         module: Box::new(|| Ok(Arc::new(Nsm::open()?) as Arc<dyn SecurityModule>)),
         clock: Arc::new(SystemClock::new()),

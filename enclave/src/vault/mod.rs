@@ -16,6 +16,7 @@ pub mod lock;
 pub mod manager;
 pub mod open;
 pub mod process;
+pub mod rehearsal;
 pub mod ring;
 pub mod sessions;
 pub mod state;

@@ -48,14 +48,14 @@ enum Received {
 }
 
 /// Serves the supervisor until it goes away.
-pub(super) fn run(run_manager: Manager) -> ! {
+pub(super) fn run(rehearse: fn(), run_manager: Manager) -> ! {
     // Nothing may unwind towards the code that made the fork. Not the runtime's own hook, which asks for the thread's id: in a
     // child that is a forbidden call, and a panic shall not look like an attack. A child's words go nowhere.
     std::panic::set_hook(Box::new(|info| {
         let _ = writeln!(io::stderr(), "vault-manager: {info}");
         std::process::abort();
     }));
-    let code = match serve(run_manager) {
+    let code = match serve(rehearse, run_manager) {
         Ok(()) => 0,
         Err(error) => {
             // Standard error is all that this process has to speak with; if that is gone too, the exit code must do.
@@ -66,7 +66,7 @@ pub(super) fn run(run_manager: Manager) -> ! {
     process::leave(code)
 }
 
-fn serve(run_manager: Manager) -> Result<(), KeeperError> {
+fn serve(rehearse: fn(), run_manager: Manager) -> Result<(), KeeperError> {
     let stdin = io::stdin();
     let control = stdin.as_fd();
     if getsockopt(&control, SocketType) != Ok(SockType::SeqPacket) {
@@ -91,6 +91,7 @@ fn serve(run_manager: Manager) -> Result<(), KeeperError> {
         Err(Unprepared::Layer(failure)) => return tell(control, &Event::LayerFailed(failure)),
     };
     let children = Children::new()?;
+    rehearse();
     let ready = Event::Ready(sandbox.absent().to_vec());
     let mut keeper = Keeper { control, options, sandbox, children, run_manager };
     let served = keeper.tell(&ready).and_then(|()| keeper.keep(&deaths));

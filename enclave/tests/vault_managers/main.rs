@@ -18,7 +18,7 @@ mod walls;
 type Test = (&'static str, fn());
 
 fn main() -> ExitCode {
-    casemate_enclave::zygote::enter_if_zygote(deeds::run);
+    casemate_enclave::zygote::enter_if_zygote(|| {}, deeds::run);
     if std::env::args().nth(1).as_deref() == Some(lifecycle::SUPERVISOR) {
         lifecycle::be_a_supervisor();
     }

@@ -46,7 +46,7 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    zygote::enter_if_zygote(vault::process::run);
+    zygote::enter_if_zygote(vault::rehearsal::rehearse, vault::process::run);
     let cli = Cli::parse();
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).log_internal_errors(false).init();
     match parts(cli) {

@@ -40,7 +40,7 @@ enum Part {
 #[expect(clippy::print_stderr, reason = "a program's main speaks to its user")]
 fn main() -> ExitCode {
     // One row measures with this program as the zygote.
-    zygote::enter_if_zygote(vault::process::run);
+    zygote::enter_if_zygote(vault::rehearsal::rehearse, vault::process::run);
     let cli = Cli::parse();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let done = match cli.part {
