@@ -178,8 +178,8 @@ mod tests {
                 self.queue.pop_front();
                 self.free_at = end;
                 self.own[vault] -= 1;
-                self.overload.answered(Some(end - begun));
-                self.took.push(end - begun);
+                self.overload.answered(Some(end.saturating_sub(begun)));
+                self.took.push(end.saturating_sub(begun));
                 done.push((end, vault));
             }
             done

@@ -10,7 +10,7 @@ const SETTLING: f64 = 0.3;
 const MEMORY_SHARE: f64 = 0.10;
 const MEMORY_BYTES: u64 = 4 << 20;
 const LATENCY_FACTOR: f64 = 1.5;
-const LATENCY: Duration = Duration::from_millis(2);
+const LATENCY: Duration = Duration::from_millis(1);
 /// Descriptors that come and go with what is under way.
 const DESCRIPTORS: u64 = 16;
 /// Fewer samples than this say nothing.
@@ -171,7 +171,7 @@ mod tests {
             at: Duration::from_secs(number),
             memory: [("supervisor", 30 * MEBIBYTE + wave), ("one vault-manager", 100 * 1024)].into(),
             descriptors: [("supervisor", 40 + number % 3)].into(),
-            zombies: u64::from(number % 2 == 0),
+            zombies: u64::from(number.is_multiple_of(2)),
             requests: 1000,
             median: Duration::from_micros(800 + 100 * (number % 5)),
             p99: Duration::from_millis(5),
@@ -215,7 +215,7 @@ mod tests {
         let open = hour(|number, sample| *sample.descriptors.get_mut("supervisor").unwrap() += number);
         assert!(matches!(open[..], [Finding::Descriptors { part: "supervisor", .. }]), "{open:?}");
         assert_eq!(hour(|number, sample| sample.zombies = number / 10), [Finding::Zombies(9)]);
-        let slow = hour(|number, sample| sample.median += Duration::from_micros(50) * u32::try_from(number).unwrap());
+        let slow = hour(|number, sample| sample.median += Duration::from_micros(100) * u32::try_from(number).unwrap());
         assert!(matches!(slow[..], [Finding::Latency { .. }]), "{slow:?}");
     }
 
