@@ -15,6 +15,8 @@ use casemate_fuzzing::{Meter, Target, peak_of};
 mod attestation;
 #[path = "../../../client/fuzz/targets.rs"]
 mod client;
+#[path = "../../../eif/fuzz/targets.rs"]
+mod eif;
 #[path = "../../../enclave/fuzz/targets.rs"]
 mod enclave;
 #[path = "../../../parent/fuzz/targets.rs"]
@@ -25,12 +27,13 @@ mod protocol;
 #[global_allocator]
 static METER: Meter = Meter;
 
-const PACKAGES: [(&str, &[Target]); 5] = [
+const PACKAGES: [(&str, &[Target]); 6] = [
     ("protocol", protocol::TARGETS),
     ("attestation", attestation::TARGETS),
     ("enclave", enclave::TARGETS),
     ("client", client::TARGETS),
     ("parent", parent::TARGETS),
+    ("eif", eif::TARGETS),
 ];
 
 fn folder(package: &str) -> PathBuf {
