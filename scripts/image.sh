@@ -1,0 +1,86 @@
+# What the enclave's image is made of: the kernel, built from Debian's source, and our own programs. Sourced by `dev`.
+# shellcheck shell=bash
+
+kernel_folder=$root/eif/kernel
+# What a kernel may say of its making; it says nothing else.
+kernel_maker=(KBUILD_BUILD_USER=casemate KBUILD_BUILD_HOST=casemate KBUILD_BUILD_VERSION=1 "KBUILD_BUILD_TIMESTAMP=Thu Jan  1 00:00:00 UTC 1970")
+
+# What is compiled from crates says where their sources lay, in panics and in AWS-LC's errors: then a program, and the image, would
+# depend on whose machine built it. Sources of this checkout are named relative to it already.
+crates=${CARGO_HOME:-$HOME/.cargo}/registry/src
+export CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_RUSTFLAGS="--remap-path-prefix=$crates=crates"
+export CFLAGS_x86_64_unknown_linux_musl="-ffile-prefix-map=$crates=crates"
+
+install_kernel() {
+    local missing=() program
+    for program in make gcc bc flex bison gzip xz patch; do
+        have "$program" && continue
+        [[ $program == xz ]] && program=xz-utils
+        missing+=("$program")
+    done
+    [[ -e /usr/include/gelf.h ]] || missing+=(libelf-dev)
+    have cc && [[ ! -e /usr/include/stdio.h ]] && missing+=(libc6-dev)
+    ((${#missing[@]} == 0)) || install_packages "the enclave's kernel" "${missing[@]}"
+}
+
+# Sets kernel to the bzImage of this checkout's configuration, source and compiler, and kernel_source to the source's version: from the
+# cache, or built.
+build_kernel() {
+    local suite package version sha256 name folder work log=$logs/kernel.log begun=$SECONDS
+    install_kernel
+    read -r suite package version sha256 < <(grep -v '^#' "$kernel_folder/source")
+    fetch_debian binary "$suite" "$package" "$version" "$sha256"
+    kernel_source="$package $debian_version"
+    # The compiler's and the linker's versions are part of a kernel's bytes.
+    name=kernel-$({ cat "$kernel_folder/config" "$kernel_folder"/patches/*.patch && printf '%s\n' "$kernel_source" "${kernel_maker[@]}" &&
+        gcc --version | head -n 1 && ld --version | head -n 1; } | sha256sum | cut -c 1-16)
+    folder=$CASEMATE_CACHE/$name
+    kernel=$folder/bzImage
+    [[ ! -s $kernel ]] || return 0
+    say "building the enclave's kernel from $kernel_source (about five minutes on two cores)"
+    work=$CASEMATE_CACHE/$name.$$
+    rm -rf "$work" && mkdir -p "$work/source" "$work/kept"
+    if ! make_kernel "$work" "$debian_file" >"$log" 2>&1; then
+        grep '✗' "$log" >&2 || log_tail "$log" 20 | redact >&2
+        rm -rf "$work"
+        fail "the kernel could not be built" "The whole log: target/log/kernel.log"
+    fi
+    # Another run may have been quicker; its kernel is the same.
+    mv -T "$work/kept" "$folder" 2>/dev/null || true
+    rm -rf "$work"
+    [[ -s $kernel ]] || fail "the kernel could not be kept in the cache"
+    good "built the enclave's kernel in $(clock $((SECONDS - begun))), $(($(stat -c %s "$kernel") / 1024)) KiB"
+}
+
+# make_kernel WORK PACKAGE: leaves bzImage and its configuration in WORK/kept.
+make_kernel() {
+    local work=$1 package=$2 patch
+    local make=(nice make -C "$work/source" -j"$(nproc)" "${kernel_maker[@]}" "KCFLAGS=-ffile-prefix-map=$work/source=.")
+    ar p "$package" data.tar.xz | tar -xJO --wildcards './usr/src/linux-source-*.tar.xz' | tar -xJ -C "$work/source" --strip-components=1 || return
+    for patch in "$kernel_folder"/patches/*.patch; do
+        patch --silent -d "$work/source" -p 1 <"$patch" || return
+    done
+    "${make[@]}" -s tinyconfig || return
+    # The last word on an option counts.
+    cat "$kernel_folder/config" >>"$work/source/.config"
+    "${make[@]}" -s olddefconfig || return
+    check_kernel "$work/source/.config" || return
+    "${make[@]}" bzImage || return
+    cp "$work/source/arch/x86/boot/bzImage" "$work/kept/"
+    cp "$work/source/.config" "$work/kept/config"
+}
+
+# check_kernel FILE: whether each wanted option survived the kernel's own rules.
+check_kernel() {
+    local line option failed=0
+    while IFS= read -r line; do
+        case $line in
+            CONFIG_*) grep -qxF "$line" "$1" || { bad "the kernel does not have $line, it has: $(grep -E "^(# )?${line%%=*}[= ]" "$1" || echo nothing)" && failed=1; } ;;
+            '# CONFIG_'*' is not set')
+                option=${line#\# } option=${option%% *}
+                ! grep -q "^$option=" "$1" || { bad "the kernel has $(grep "^$option=" "$1"), which it should not" && failed=1; }
+                ;;
+        esac
+    done <"$kernel_folder/config"
+    return "$failed"
+}
