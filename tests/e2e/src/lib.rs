@@ -7,6 +7,7 @@ pub mod bench;
 pub mod census;
 pub mod chaos;
 pub mod device;
+pub mod guest;
 pub mod hostile;
 pub mod http;
 pub mod load;
