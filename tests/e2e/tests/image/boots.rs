@@ -38,7 +38,7 @@ fn the_image_boots_and_its_end_is_told() {
     if let Some(builders) = std::env::var_os("CASEMATE_IMAGE_PCRS") {
         let builders: serde_json::Value = serde_json::from_slice(&std::fs::read(builders).unwrap()).unwrap();
         for register in ["pcr0", "pcr1", "pcr2"] {
-            assert_eq!(enclave["measurements"][register], builders[register], "{register}");
+            assert_eq!(enclave["measurements"][register], builders[register.to_uppercase()], "{register}");
         }
     }
 
