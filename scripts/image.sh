@@ -8,8 +8,29 @@ kernel_maker=(KBUILD_BUILD_USER=casemate KBUILD_BUILD_HOST=casemate KBUILD_BUILD
 # What is compiled from crates says where their sources lay, in panics and in AWS-LC's errors: then a program, and the image, would
 # depend on whose machine built it. Sources of this checkout are named relative to it already.
 crates=${CARGO_HOME:-$HOME/.cargo}/registry/src
-export CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_RUSTFLAGS="--remap-path-prefix=$crates=crates"
-export CFLAGS_x86_64_unknown_linux_musl="-ffile-prefix-map=$crates=crates"
+image_flags=(
+    "CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_RUSTFLAGS=--remap-path-prefix=$crates=crates"
+    "CFLAGS_x86_64_unknown_linux_musl=-ffile-prefix-map=$crates=crates"
+)
+
+# build_image [--json]: the enclave's image of this checkout, and its measurements, in target/image. Its programs have a folder of their
+# own in the cache: other flags than elsewhere would compile everything anew each time.
+build_image() {
+    local folder=$root/target/image programs=$CASEMATE_CACHE/image-programs package log=$logs/image.log
+    build_kernel
+    mkdir -p "$folder"
+    for package in casemate-eif casemate-init casemate-enclave; do
+        say "building $package"
+        env "${image_flags[@]}" CARGO_TARGET_DIR="$programs" cargo build --release --locked -p "$package" >"$log" 2>&1 && continue
+        log_tail "$log" 30 | redact >&2
+        fail "$package could not be built" "The whole log: target/log/image.log"
+    done
+    programs=$programs/x86_64-unknown-linux-musl/release
+    "$programs/casemate-eif" build --kernel "$kernel" --cmdline-file "$root/eif/kernel/cmdline" \
+        --ramdisk "$root/eif/ramdisks/boot.list" --set INIT="$programs/casemate-init" \
+        --ramdisk "$root/eif/ramdisks/application.list" --set ENCLAVE="$programs/casemate-enclave" \
+        --output "$folder/casemate.eif" "$@"
+}
 
 install_kernel() {
     local missing=() program

@@ -107,8 +107,8 @@ pub fn run(parts: Parts) -> ExitCode {
     match supervise(parts) {
         Ok(never) => match never {},
         Err(error) => {
-            // Nothing secret is in these; a Nitro enclave's console is shut, the local run shows it.
-            tracing::error!(%error, "the supervisor ends");
+            // Nothing secret is in these; a Nitro enclave's console is shut, the local run and the emulator show it.
+            let _ = writeln!(std::io::stderr(), "the supervisor ends: {error}");
             ExitCode::FAILURE
         }
     }

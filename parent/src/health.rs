@@ -11,7 +11,7 @@ use casemate_protocol::link::EnclaveHealth;
 use serde_json::{Value, json};
 
 /// The enclave is asked every second and has three seconds to answer.
-pub const ENCLAVE_LIMIT: Duration = Duration::from_secs(5);
+pub const ENCLAVE_LIMIT: Duration = Duration::from_secs(4);
 /// NATS is asked every five seconds.
 pub const NATS_LIMIT: Duration = Duration::from_secs(15);
 /// The store is asked every 20 seconds.
