@@ -346,6 +346,12 @@ mod tests {
         // The old one's end is no news about the new one.
         assert!(!enclave.dismiss(&control));
         assert!(enclave.is_current(&[2; 16]));
+        // Nor do connections of the old one that were on their way take a place: they are closed.
+        let ((late, l), (late_requests, _exchange)) = (caller(), self::requests());
+        enclave.admit_blobs([1; 16], late);
+        enclave.admit_requests([1; 16], late_requests.clone());
+        assert!(l.closed.reason().is_some() && late_requests.is_closed() && n.closed.reason().is_none());
+        assert!(enclave.is_current(&[2; 16]) && enclave.requests().is_none());
     }
 
     #[tokio::test]

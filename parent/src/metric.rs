@@ -105,6 +105,7 @@ fn describe() {
     describe_counter!("casemate_requests_total", "Requests of devices by how they ended");
     describe_histogram!("casemate_request_seconds", "Time from a request's arrival to its answer");
     describe_counter!("casemate_nats_reconnects_total", "Connections to NATS after the first");
+    describe_counter!("casemate_answers_dropped_total", "Answers given up because too many waited for NATS");
     describe_counter!("casemate_nats_slow_consumer_total", "Times that a subscription was full and lost messages");
     describe_counter!("casemate_store_failures_total", "Operations of the object store that failed");
     describe_histogram!("casemate_store_seconds", "Time of an operation of the object store");

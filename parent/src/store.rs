@@ -207,11 +207,7 @@ impl ObjectStore {
             Backend::Disk(disk) => {
                 let path = path.to_owned();
                 let (put, durable) = on_disk(disk, async move |disk| Ok(disk.create(&path, &bytes)?)).await?;
-                durable.map(|()| put).map_err(|error| {
-                    // It can be seen and may not last: nobody reads it, and takes it for committed, as long as this process runs.
-                    std::mem::forget(creating);
-                    error.into()
-                })
+                creating.settle(durable).map(|()| put)
             }
             Backend::S3(bucket) => bucket.create(path, bytes).await,
         }
@@ -307,6 +303,17 @@ where
 struct Creating<'a> {
     store: &'a ObjectStore,
     path: String,
+}
+
+impl Creating<'_> {
+    /// Ends it, unless its name could not be made durable: then the object can be seen and may not last, and nobody reads it, and takes
+    /// it for committed, as long as this process runs.
+    fn settle(self, durable: io::Result<()>) -> Result<(), StoreError> {
+        durable.map_err(|error| {
+            std::mem::forget(self);
+            error.into()
+        })
+    }
 }
 
 impl Drop for Creating<'_> {

@@ -40,8 +40,8 @@ impl Disk {
         Ok(Self { root: root.to_owned(), staged: AtomicU64::new(0) })
     }
 
-    /// Creates a file, if nothing has its name; then makes the name durable, and says whether that was done. After an error nothing was
-    /// created.
+    /// Creates a file, if nothing has its name; then makes the name durable, and says whether that was done. After an error nothing is there
+    /// that would not last.
     pub(super) fn create(&self, path: &str, bytes: &[u8]) -> io::Result<(Put, io::Result<()>)> {
         let path = self.root.join(path);
         let folder = path.parent().ok_or(ErrorKind::InvalidInput)?;
@@ -56,19 +56,22 @@ impl Disk {
             file = self.named(&path);
         }
         let Staged { mut file, name } = file?;
-        let linked = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| {
-            // Fails if the name is taken: two creators cannot both win.
-            match linkat(AT_FDCWD, &name, AT_FDCWD, &path, AtFlags::AT_SYMLINK_FOLLOW) {
-                Ok(()) => Ok(Put::Created),
-                Err(Errno::EEXIST) => Ok(Put::Exists),
-                Err(error) => Err(error.into()),
-            }
-        });
+        let written = file.write_all(bytes).and_then(|()| file.sync_all());
+        // Fails if the name is taken: two creators cannot both win.
+        let linked = written.map(|()| linkat(AT_FDCWD, &name, AT_FDCWD, &path, AtFlags::AT_SYMLINK_FOLLOW));
         if !name.starts_with(DESCRIPTORS) {
             // What stays behind is nobody's.
             fs::remove_file(&name).ok();
         }
-        let put = linked?;
+        let put = match linked? {
+            Ok(()) => Put::Created,
+            Err(Errno::EEXIST) => Put::Exists,
+            // It may be there all the same. Then it is made durable, or must not be read.
+            Err(error) => match sync_folder(folder) {
+                Ok(()) => return Err(error.into()),
+                Err(_) => return Ok((Put::Exists, Err(error.into()))),
+            },
+        };
         // When it exists as well: its maker may not have come to this yet, and whoever finds the same bytes there will take them for
         // committed.
         Ok((put, sync_folder(folder)))

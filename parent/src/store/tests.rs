@@ -147,6 +147,23 @@ async fn a_read_waits_for_the_create_under_way() {
 }
 
 #[tokio::test]
+async fn what_may_not_last_is_never_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = Store::Directory(folder.path().to_owned());
+    let store = ObjectStore::open(&directory, &Aws::None, Duration::from_millis(50)).unwrap();
+    put(&store, 1, 1, 1).await;
+    let path = path::vault_version(VAULT, 1);
+    store.begin(&path).settle(Ok(())).unwrap();
+    assert!(store.get(&path, limits::OBJECT_BYTES).await.unwrap().is_some());
+    // Its file is there, and the disk did not say that its name is.
+    let failed = store.begin(&path).settle(Err(io::ErrorKind::StorageFull.into()));
+    assert!(matches!(failed, Err(StoreError::Disk(_))), "{failed:?}");
+    assert!(matches!(store.get(&path, limits::OBJECT_BYTES).await, Err(StoreError::Deadline(_))));
+    assert!(matches!(store.load(VAULT).await, Err(StoreError::Deadline(_))));
+    assert!(matches!(store.newest(VAULT).await, Err(StoreError::Deadline(_))));
+}
+
+#[tokio::test]
 async fn the_round_trip_fails_when_the_store_is_gone() {
     let (folder, store) = open();
     store.round_trip("node-1").await.unwrap();
