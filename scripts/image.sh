@@ -13,23 +13,63 @@ image_flags=(
     "CFLAGS_x86_64_unknown_linux_musl=-ffile-prefix-map=$crates=crates"
 )
 
-# build_image [--json]: the enclave's image of this checkout, and its measurements, in target/image. Its programs have a folder of their
-# own in the cache: other flags than elsewhere would compile everything anew each time.
+image_folder=$root/target/image
+image_packages=(casemate-enclave casemate-init)
+# How the image's crates are listed, for its bill of materials.
+list_crates=(cargo tree --locked --target "$musl_target" --edges normal --prefix none --format '{p}|{l}' -p casemate-enclave -p casemate-init)
+
+# build_image [--json]: the enclave's image of this checkout, its measurements and its bill of materials, in target/image. Its programs
+# have a folder of their own in the cache: other flags than elsewhere would compile everything anew each time.
 build_image() {
-    local folder=$root/target/image programs=$CASEMATE_CACHE/image-programs package log=$logs/image.log
+    local programs=$CASEMATE_CACHE/image-programs package log=$logs/image.log
     build_kernel
-    mkdir -p "$folder"
-    for package in casemate-eif casemate-init casemate-enclave; do
+    mkdir -p "$image_folder"
+    for package in casemate-eif "${image_packages[@]}"; do
         say "building $package"
         env "${image_flags[@]}" CARGO_TARGET_DIR="$programs" cargo build --release --locked -p "$package" >"$log" 2>&1 && continue
         log_tail "$log" 30 | redact >&2
         fail "$package could not be built" "The whole log: target/log/image.log"
     done
-    programs=$programs/x86_64-unknown-linux-musl/release
+    programs=$programs/$musl_target/release
+    pack casemate.eif "$programs/casemate-enclave" "$@"
+    "${list_crates[@]}" >"$image_folder/crates" 2>"$log" || fail "the image's crates cannot be listed" "The whole log: target/log/image.log"
+    "$programs/casemate-eif" sbom --pcrs "$image_folder/casemate.eif.pcrs.json" --tree "$image_folder/crates" --lock "$root/Cargo.lock" \
+        --kernel "$kernel_source $kernel_sha256" --compiler "$(rustc --version | cut -d' ' -f2)" >"$image_folder/casemate.eif.cdx.json"
+    rm -f "$image_folder/crates"
+}
+
+# build_test_image: the same with a development enclave, after the image and the binaries were built. Nobody's trust file names it.
+build_test_image() { pack casemate-test.eif "$CASEMATE_BIN_DIR/casemate-enclave-guest" --name casemate-test --json >/dev/null; }
+
+# pack NAME ENCLAVE ARGUMENT...: an image of the kernel, our init and this enclave.
+pack() {
+    local name=$1 enclave=$2 programs=$CASEMATE_CACHE/image-programs/$musl_target/release
+    shift 2
     "$programs/casemate-eif" build --kernel "$kernel" --cmdline-file "$root/eif/kernel/cmdline" \
         --ramdisk "$root/eif/ramdisks/boot.list" --set INIT="$programs/casemate-init" \
-        --ramdisk "$root/eif/ramdisks/application.list" --set ENCLAVE="$programs/casemate-enclave" \
-        --output "$folder/casemate.eif" "$@"
+        --ramdisk "$root/eif/ramdisks/application.list" --set ENCLAVE="$enclave" \
+        --output "$image_folder/$name" "$@"
+}
+
+# compare_image: builds the image a second time, from a copy of this checkout in another folder and with a kernel and programs of its
+# own; whether both are the same.
+compare_image() {
+    local elsewhere one two
+    one=$(build_image --json | tee /dev/stderr | tail -n 1)
+    elsewhere=$(mktemp -d)
+    mkdir -p "$elsewhere/another/checkout" "$elsewhere/cache"
+    ln -s "$CASEMATE_CACHE/debian" "$elsewhere/cache/debian"
+    git ls-files -z --cached --others --exclude-standard | tar -c --null -T - | tar -x -C "$elsewhere/another/checkout"
+    say "building it again in another folder"
+    two=$(env -u CARGO_TARGET_DIR CASEMATE_CACHE="$elsewhere/cache" "$elsewhere/another/checkout/dev" image --json | tee /dev/stderr | tail -n 1)
+    if [[ $one == "$two" ]] && cmp "$image_folder/casemate.eif" "$elsewhere/another/checkout/target/image/casemate.eif" &&
+        cmp "$image_folder/casemate.eif.cdx.json" "$elsewhere/another/checkout/target/image/casemate.eif.cdx.json"; then
+        rm -rf "$elsewhere"
+        good "two folders, one image: $one"
+    else
+        rm -rf "$elsewhere"
+        fail "two builds of one checkout differ" "here:      $one" "elsewhere: $two"
+    fi
 }
 
 install_kernel() {
@@ -44,14 +84,14 @@ install_kernel() {
     ((${#missing[@]} == 0)) || install_packages "the enclave's kernel" "${missing[@]}"
 }
 
-# Sets kernel to the bzImage of this checkout's configuration, source and compiler, and kernel_source to the source's version: from the
-# cache, or built.
+# Sets kernel to the bzImage of this checkout's configuration, source and compiler, kernel_source to the source's name and version, and
+# kernel_sha256 to its hash: from the cache, or built.
 build_kernel() {
     local suite package version sha256 name folder work log=$logs/kernel.log begun=$SECONDS
     install_kernel
     read -r suite package version sha256 < <(grep -v '^#' "$kernel_folder/source")
     fetch_debian binary "$suite" "$package" "$version" "$sha256"
-    kernel_source="$package $debian_version"
+    kernel_source="$package $debian_version" kernel_sha256=$(sha256sum "$debian_file" | cut -d' ' -f1)
     # The compiler's and the linker's versions are part of a kernel's bytes.
     name=kernel-$({ cat "$kernel_folder/config" "$kernel_folder"/patches/*.patch && printf '%s\n' "$kernel_source" "${kernel_maker[@]}" &&
         gcc --version | head -n 1 && ld --version | head -n 1; } | sha256sum | cut -c 1-16)

@@ -5,7 +5,7 @@
 # must not carry a feature that only a stand-in asked for.
 release_packages=(casemate-enclave casemate-parent casemate-client)
 # Binaries of the development packages, which do not ship, come out of the build that makes the tests.
-development_binaries='casemate-(dev|dev-authority|enclave-dev|bench|chaos|soak)|standin-kms'
+development_binaries='casemate-(dev|dev-authority|enclave-dev|enclave-guest|bench|chaos|soak)|standin-kms'
 
 # What lints is installed by the stage that lints, on its own minutes.
 stage_install() {
@@ -112,7 +112,7 @@ stage_lint() {
 # What ships depends on no stand-in: neither the binaries nor what builds them.
 lint_release_trees() {
     local package tree found=0
-    for package in "${release_packages[@]}"; do
+    for package in "${release_packages[@]}" casemate-init casemate-eif; do
         tree=$(cargo tree --locked --edges normal,build --prefix none --package "$package") || { bad "the dependency tree of $package cannot be read" && return 1; }
         if grep -q -E '^(casemate-(standins|standin-kms|dev|e2e|simulation|model)|stateright) ' <<<"$tree"; then
             bad "$package depends on a stand-in or on what only tests use, or cargo is told to unify features over the whole workspace"
@@ -183,7 +183,31 @@ stage_load() {
     return "$failed"
 }
 
-all_stages=(install build lint unit e2e faults load)
+# The image on an emulated machine, and in it the main job and what a restart must not lose. `./dev test-image` runs all of the
+# end-to-end tests in it.
+stage_image() {
+    local failed=0
+    build_emulator
+    build_image
+    build_test_image
+    on_emulator run_programs '^/tests/e2e$' '^image$' --test-threads=1 --nocapture || failed=1
+    in_guest '^promises$' main_job restarts kms_is_called_once || failed=1
+    return "$failed"
+}
+
+# on_emulator COMMAND...: runs it where tests find emulator and images.
+on_emulator() {
+    CASEMATE_EMULATOR=$emulator CASEMATE_IMAGE=$image_folder/casemate.eif CASEMATE_TEST_IMAGE=$image_folder/casemate-test.eif "$@"
+}
+
+# in_guest NAME TEST...: test programs of the running system with every enclave in an emulated machine; all tests, or those named.
+in_guest() {
+    local named=$1
+    shift
+    CASEMATE_IN_GUEST=1 on_emulator run_programs '^/tests/e2e$' "$named" --test-threads=2 "$@"
+}
+
+all_stages=(install build lint unit e2e faults load image)
 
 # Which line of the budget a stage draws on.
 budget_of() { if [[ $1 == install ]]; then echo build; else echo "$1"; fi; }

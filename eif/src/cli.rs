@@ -22,6 +22,7 @@ use crate::metadata::Metadata;
 use crate::parse::{IMAGE_BYTES, ParseError, Parsed};
 use crate::policy::{self, PolicyError, Principals};
 use crate::ramdisk::{Content, FolderError, Ramdisk};
+use crate::sbom::{self, SbomError, Source};
 use crate::sign::{SignError, SignatureError, Signer};
 use crate::summary::Summary;
 
@@ -66,6 +67,8 @@ enum Command {
     Describe(Describe),
     /// Print the policy for a KMS key that serves one image and no other
     Policy(Policy),
+    /// Print what an image is made of, as CycloneDX
+    Sbom(Sbom),
 }
 
 #[derive(Debug, Args)]
@@ -146,6 +149,25 @@ struct Policy {
     admin_role: String,
 }
 
+#[derive(Debug, Args)]
+struct Sbom {
+    /// Measurements of the image, as `build` wrote them
+    #[arg(long, value_name = "FILE")]
+    pcrs: PathBuf,
+    /// The crates: what `cargo tree --prefix none --format '{p}|{l}'` says of the image's programs
+    #[arg(long, value_name = "FILE")]
+    tree: PathBuf,
+    /// Their checksums: Cargo.lock
+    #[arg(long, value_name = "FILE")]
+    lock: PathBuf,
+    /// The kernel's source package: name, version and SHA-256
+    #[arg(long, value_name = "NAME VERSION SHA256")]
+    kernel: Source,
+    /// Version of the compiler
+    #[arg(long, value_name = "VERSION")]
+    compiler: String,
+}
+
 fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
@@ -188,6 +210,8 @@ enum CliError {
     Summary { path: PathBuf, error: serde_json::Error },
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    #[error(transparent)]
+    Sbom(#[from] SbomError),
     #[error("cannot write to the standard output: {0}")]
     Output(io::Error),
 }
@@ -210,6 +234,7 @@ where
         Command::Build(build) => build.run(),
         Command::Describe(describe) => describe.run(),
         Command::Policy(policy) => policy.run(),
+        Command::Sbom(sbom) => sbom.run(),
     };
     match done.and_then(|text| print(&text)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -361,10 +386,20 @@ impl Describe {
     }
 }
 
+fn summary(path: &Path) -> Result<Summary, CliError> {
+    Summary::read(&read_text(path, TEXT_BYTES)?).map_err(|error| CliError::Summary { path: path.to_owned(), error })
+}
+
+impl Sbom {
+    fn run(&self) -> Result<String, CliError> {
+        let (tree, lock) = (read_text(&self.tree, TEXT_BYTES)?, read_text(&self.lock, TEXT_BYTES)?);
+        Ok(sbom::of(&summary(&self.pcrs)?, &tree, &lock, &self.kernel, &self.compiler)?)
+    }
+}
+
 impl Policy {
     fn run(&self) -> Result<String, CliError> {
-        let text = read_text(&self.pcrs, TEXT_BYTES)?;
-        let summary = Summary::read(&text).map_err(|error| CliError::Summary { path: self.pcrs.clone(), error })?;
+        let summary = summary(&self.pcrs)?;
         let principals = Principals::new(&self.account, &self.role, &self.admin_role)?;
         Ok(policy::of(&summary.measurements, &principals)?)
     }

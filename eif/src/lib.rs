@@ -16,6 +16,7 @@ pub mod metadata;
 pub mod parse;
 pub mod policy;
 pub mod ramdisk;
+pub mod sbom;
 pub mod sign;
 pub mod summary;
 

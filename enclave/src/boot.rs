@@ -35,6 +35,7 @@ use crate::supervisor::relay::LinkRelay;
 use crate::supervisor::router::Router;
 use crate::supervisor::shell::{self, Command, Requests, ShellError, ShellParts};
 use crate::supervisor::store::{LinkStore, StoreConnection};
+use crate::supervisor::wall_clock::{self, ClockError};
 use crate::zygote::{Zygote, ZygoteError};
 
 /// Results and orders that wait for the hot loop; who has more waits.
@@ -83,6 +84,9 @@ pub enum BootError {
     /// The security module.
     #[error(transparent)]
     Module(#[from] ModuleError),
+    /// The kernel's clock.
+    #[error(transparent)]
+    Clock(#[from] ClockError),
     /// A debug-mode enclave.
     #[error(
         "this enclave runs in debug mode (PCR0–2 are zero): the host can read its memory. Start it without `--debug-mode`"
@@ -125,6 +129,7 @@ fn supervise(parts: Parts) -> Result<std::convert::Infallible, BootError> {
     if measurements.is_debug() {
         return Err(BootError::DebugMode);
     }
+    wall_clock::check(&*module, &*parts.clock)?;
     mix_in(&*module)?;
     let identity = Identity::generate(&*parts.randomness);
     let node = Arc::new(Node::new(Arc::clone(&module), Arc::clone(&parts.clock), identity, measurements));

@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd;
 
 use aws_nitro_enclaves_nsm_api::api::{Request, Response};
 use aws_nitro_enclaves_nsm_api::driver::nsm_process_request;
+use casemate_attestation::nitro::{Document, Envelope};
 use casemate_protocol::limits::EVIDENCE_BYTES;
 
 use crate::outside::{EvidenceRequest, Measurements, ModuleError, SecurityModule};
@@ -84,6 +85,15 @@ impl SecurityModule for Nsm {
             Response::LockPCR => Ok(()),
             _ => Err(unexpected(OPERATION)),
         }
+    }
+
+    /// The module has no request for the time, but each of its documents tells it.
+    fn unix_ms(&self) -> Result<Option<u64>, ModuleError> {
+        let evidence = self.attest(EvidenceRequest::default())?;
+        let untold = |reason: String| ModuleError { operation: "Attestation, for the time", reason };
+        let envelope = Envelope::parse(&evidence).map_err(|error| untold(error.to_string()))?;
+        let document = Document::parse(envelope.payload()).map_err(|error| untold(error.to_string()))?;
+        Ok(Some(document.timestamp_unix_ms))
     }
 
     fn random(&self, out: &mut [u8]) -> Result<(), ModuleError> {

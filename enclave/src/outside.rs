@@ -73,6 +73,11 @@ pub trait SecurityModule: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`ModuleError`] for a register that is not ours.
     fn lock(&self, index: u16) -> Result<(), ModuleError>;
+    /// What the module's own clock says, milliseconds since the Unix epoch; none on a platform whose module has no clock.
+    ///
+    /// # Errors
+    /// [`ModuleError`] when the module cannot be asked, or does not tell.
+    fn unix_ms(&self) -> Result<Option<u64>, ModuleError>;
     /// Fills `out` with hardware randomness, to be mixed into the kernel's pool.
     ///
     /// # Errors

@@ -79,6 +79,10 @@ impl SecurityModule for FakeModule {
         Ok(())
     }
 
+    fn unix_ms(&self) -> Result<Option<u64>, ModuleError> {
+        Ok(None)
+    }
+
     fn random(&self, out: &mut [u8]) -> Result<(), ModuleError> {
         out.fill(7);
         Ok(())

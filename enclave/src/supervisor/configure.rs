@@ -13,10 +13,11 @@ use tokio::sync::{Mutex, mpsc};
 
 use super::backoff;
 use super::log::Log;
-use super::node::{Cluster, EVIDENCE_RENEWED_AFTER, Node};
+use super::node::{Cluster, EVIDENCE_RENEWED_AFTER, EvidenceError, Node};
 use super::shell::Command;
 use super::store::LinkStore;
 use super::vault_keys::VaultKeys;
+use super::wall_clock::ClockError;
 use crate::keys::arn::{KeyArn, KeyArnError};
 use crate::keys::cache::Policy;
 use crate::keys::connector::{ConnectorSetupError, Endpoint};
@@ -226,7 +227,9 @@ async fn renew_evidence(node: Arc<Node>, log: Log, ready: Arc<tokio::sync::Notif
             }
             Err(error) => {
                 tracing::warn!(%error, "no evidence");
-                log.tell(LogLevel::Error, LogEvent::EvidenceFailed, None);
+                let apart = matches!(error, EvidenceError::Clock(ClockError::Apart { .. }));
+                let event = if apart { LogEvent::ClockDiffers } else { LogEvent::EvidenceFailed };
+                log.tell(LogLevel::Error, event, None);
                 attempt += 1;
                 backoff::wait(attempt, 0)
             }

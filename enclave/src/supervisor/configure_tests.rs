@@ -33,6 +33,10 @@ impl SecurityModule for Module {
         Ok(())
     }
 
+    fn unix_ms(&self) -> Result<Option<u64>, ModuleError> {
+        Ok(None)
+    }
+
     fn random(&self, _: &mut [u8]) -> Result<(), ModuleError> {
         Ok(())
     }

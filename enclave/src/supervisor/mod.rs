@@ -29,6 +29,7 @@ pub mod shell;
 pub mod stages;
 pub mod store;
 pub mod vault_keys;
+pub mod wall_clock;
 
 #[cfg(test)]
 mod fakes;

@@ -9,6 +9,7 @@ use casemate_protocol::statement::Credentials;
 use casemate_protocol::trust::{ClusterId, TrustConfiguration, node_user_data};
 
 use super::identity::Identity;
+use super::wall_clock::{self, ClockError};
 use crate::outside::{BoxFuture, Clock, EvidenceRequest, Measurements, ModuleError, SecurityModule};
 
 /// The platform's number in credentials: AWS Nitro.
@@ -62,6 +63,9 @@ pub enum EvidenceError {
     /// The module refused.
     #[error(transparent)]
     Module(#[from] ModuleError),
+    /// The kernel's clock is not believed.
+    #[error(transparent)]
+    Clock(#[from] ClockError),
     /// The module did not answer.
     #[error("the security module did not answer within {MODULE_DEADLINE:?}; the enclave must be started anew")]
     Deadline,
@@ -119,12 +123,14 @@ impl Node {
         })
     }
 
-    /// Makes the node's evidence anew.
+    /// Makes the node's evidence anew, if the kernel's clock may still be believed.
     ///
     /// # Errors
     /// See [`EvidenceError`]; the old evidence then stays until its life ends.
     pub async fn renew_evidence(&self) -> Result<(), EvidenceError> {
         let made = self.clock.monotonic();
+        let (module, clock) = (Arc::clone(&self.module), Arc::clone(&self.clock));
+        asked(move || Ok(wall_clock::check(&*module, &*clock)?)).await?;
         let document = self.attest(None).await?;
         *self.evidence.write().unwrap_or_else(PoisonError::into_inner) =
             Some(Evidence { document: document.into(), made });
@@ -155,11 +161,7 @@ impl Node {
             let request =
                 EvidenceRequest { user_data: Some(user_data.to_vec()), nonce, public_key: Some(public_key.to_vec()) };
             let module = Arc::clone(&self.module);
-            let made = tokio::task::spawn_blocking(move || module.attest(request));
-            match tokio::time::timeout(MODULE_DEADLINE, made).await {
-                Ok(Ok(document)) => Ok(document?),
-                Ok(Err(_)) | Err(_) => Err(EvidenceError::Deadline),
-            }
+            asked(move || Ok(module.attest(request)?)).await
         })
     }
 
@@ -167,5 +169,15 @@ impl Node {
         let now = self.clock.monotonic();
         let evidence = self.evidence.read().unwrap_or_else(PoisonError::into_inner).clone()?;
         (now.saturating_sub(evidence.made) < EVIDENCE_LIFE).then_some(evidence)
+    }
+}
+
+/// What the security module answers to `question`, off this thread and within its deadline.
+async fn asked<T: Send + 'static>(
+    question: impl FnOnce() -> Result<T, EvidenceError> + Send + 'static,
+) -> Result<T, EvidenceError> {
+    match tokio::time::timeout(MODULE_DEADLINE, tokio::task::spawn_blocking(question)).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) | Err(_) => Err(EvidenceError::Deadline),
     }
 }

@@ -17,6 +17,15 @@ pub struct MeasurementsFile {
     pub pcr2: String,
 }
 
+/// What of `FILE.eif.pcrs.json` matters here.
+#[derive(Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+struct Summary {
+    pcr0: String,
+    pcr1: String,
+    pcr2: String,
+}
+
 /// Why a file of the authority is of no use.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
@@ -49,6 +58,19 @@ impl MeasurementsFile {
             hex::encode(hash.finalize())
         };
         Ok(Self { pcr0: register(0), pcr1: register(1), pcr2: register(2) })
+    }
+
+    /// Measurements of an image: what its builder wrote beside it.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not of its form.
+    pub fn of_image(summary: &Path) -> Result<Self, DirectoryError> {
+        let bytes = fs::read(summary).map_err(|source| DirectoryError::Io { path: summary.to_owned(), source })?;
+        let form = || DirectoryError::Form(summary.to_owned());
+        let Summary { pcr0, pcr1, pcr2 } = serde_json::from_slice(&bytes).map_err(|_| form())?;
+        let file = Self { pcr0, pcr1, pcr2 };
+        file.registers().ok_or_else(form)?;
+        Ok(file)
     }
 
     /// Reads `measurements.json` of a directory.

@@ -15,11 +15,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use casemate_dev::settings;
 use nix::sys::signal::Signal;
 
 use crate::process::Process;
 
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The process, and with it the log that the console goes to.
+const MACHINE: &str = "enclave";
+const MEMORY_MIB: u32 = 1024;
 /// Where init tells that the enclave lives (`eif/init`).
 const HEARTBEAT_PORT: u32 = 9000;
 const HEARTBEAT: u8 = 0xB7;
@@ -31,98 +35,119 @@ const LINK_PORT: u32 = 7001;
 pub struct Emulation {
     /// The folder with QEMU and vhost-device-vsock.
     pub emulator: PathBuf,
-    /// The enclave image.
+    /// The enclave image. What its builder wrote of it lies beside it.
     pub image: PathBuf,
+    /// Memory of the machine.
+    pub memory_mib: u32,
 }
 
 impl Emulation {
-    /// As `CASEMATE_EMULATOR` and `CASEMATE_IMAGE` say; nothing when they do not.
-    pub fn from_environment() -> Option<Self> {
+    /// The image that ships, as `CASEMATE_EMULATOR` and `CASEMATE_IMAGE` say; nothing when they do not.
+    pub fn of_release_image() -> Option<Self> {
+        Self::of("CASEMATE_IMAGE")
+    }
+
+    /// The image with a development enclave, as `CASEMATE_EMULATOR` and `CASEMATE_TEST_IMAGE` say.
+    pub fn of_test_image() -> Option<Self> {
+        Self::of("CASEMATE_TEST_IMAGE")
+    }
+
+    /// The same for every node that is not told otherwise, when `CASEMATE_IN_GUEST` is set.
+    pub fn of_every_node() -> Option<Self> {
+        std::env::var_os("CASEMATE_IN_GUEST").and_then(|_| Self::of_test_image())
+    }
+
+    fn of(image: &str) -> Option<Self> {
         let path = |name: &str| std::env::var_os(name).map(PathBuf::from);
-        Some(Self { emulator: path("CASEMATE_EMULATOR")?, image: path("CASEMATE_IMAGE")? })
+        Some(Self { emulator: path("CASEMATE_EMULATOR")?, image: path(image)?, memory_mib: MEMORY_MIB })
+    }
+
+    /// The file of its measurements.
+    pub fn summary(&self) -> PathBuf {
+        let mut path = self.image.clone().into_os_string();
+        path.push(".pcrs.json");
+        path.into()
     }
 }
 
-/// A running machine. It ends with this.
+/// Whether every node's enclave is a machine of its own, whose processes nobody sees from outside. That is said aloud: the test ends here.
+#[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
+pub fn hides_processes() -> bool {
+    let hidden = Emulation::of_every_node().is_some();
+    if hidden {
+        println!("! skipped: the enclave's processes are in a machine of their own");
+    }
+    hidden
+}
+
+/// A running machine's link to the outside. The machine's vsock ends with it.
 #[derive(Debug)]
-pub struct Guest {
-    machine: Process,
-    /// Kept, because the machine's vsock ends with it.
-    _vsock: Process,
-    console: PathBuf,
+pub struct Vsock {
+    device: Process,
     beats: Arc<AtomicU32>,
 }
 
-impl Guest {
-    /// Starts the machine. Its files lie in `folder`, which must be new; the enclave finds its parent behind the socket `link`.
-    ///
-    /// # Panics
-    /// When it does not start.
-    pub fn start(emulation: &Emulation, folder: &Path, link: &Path, memory_mib: u32) -> Self {
-        fs::create_dir(folder).expect("a folder can be made");
-        let port = |number: u32| folder.join(format!("vsock_{number}"));
-        symlink(link, port(LINK_PORT)).expect("a link can be made");
-        let beats = answer_heartbeats(&port(HEARTBEAT_PORT));
-        let device = folder.join("device");
-        let mut vsock = Process::start(
-            "vsock",
-            folder,
-            Command::new(emulation.emulator.join("vhost-device-vsock"))
-                .args(["--guest-cid", "16", "--socket"])
-                .arg(&device)
-                .arg("--uds-path")
-                .arg(folder.join("vsock")),
-        );
-        vsock.await_ready(PATIENCE, "it made its socket", |_| device.exists().then_some(()));
-        let console = folder.join("console");
-        let machine = Process::start(
-            "machine",
-            folder,
-            Command::new(emulation.emulator.join("qemu-system-x86_64"))
-                .arg("-L")
-                .arg(&emulation.emulator)
-                .args(["-M", "nitro-enclave,vsock=vsock,id=casemate", "-accel", "tcg,thread=multi", "-cpu", "max"])
-                .args([
-                    "-smp",
-                    "2",
-                    "-m",
-                    &format!("{memory_mib}M"),
-                    "-no-reboot",
-                    "-display",
-                    "none",
-                    "-monitor",
-                    "none",
-                ])
-                .args(["-append", &command_line()])
-                .arg("-chardev")
-                .arg(format!("socket,id=vsock,path={}", device.display()))
-                .arg("-serial")
-                .arg(format!("file:{}", console.display()))
-                .arg("-kernel")
-                .arg(&emulation.image),
-        );
-        Self { machine, _vsock: vsock, console, beats }
-    }
-
-    /// What init and the kernel have said.
-    pub fn console(&self) -> String {
-        fs::read_to_string(&self.console).unwrap_or_default()
-    }
-
+impl Vsock {
     /// How often init has told that it lives, and was answered.
     pub fn heartbeats(&self) -> u32 {
         self.beats.load(Ordering::Relaxed)
     }
 
-    /// Stops the machine's clock and processors, or lets them go on.
-    pub fn pause(&self, stopped: bool) {
-        self.machine.signal(if stopped { Signal::SIGSTOP } else { Signal::SIGCONT });
+    /// Carries nothing any more, or goes on.
+    pub fn cut(&self, cut: bool) {
+        self.device.signal(if cut { Signal::SIGSTOP } else { Signal::SIGCONT });
     }
+}
 
-    /// Whether the machine has ended.
-    pub fn has_ended(&mut self) -> bool {
-        self.machine.has_ended()
+/// Starts a machine; what its console says is appended to the log of the process. The machine's files lie in `folder`, which must be new;
+/// the enclave finds its parent behind the socket `link`, and its settings, if its image asks for any.
+///
+/// # Panics
+/// When it does not start.
+pub fn start(
+    emulation: &Emulation,
+    folder: &Path,
+    logs: &Path,
+    link: &Path,
+    settings: Option<String>,
+) -> (Process, Vsock) {
+    fs::create_dir(folder).expect("a folder can be made");
+    let port = |number: u32| folder.join(format!("vsock_{number}"));
+    symlink(link, port(LINK_PORT)).expect("a link can be made");
+    let beats = answer_heartbeats(&port(HEARTBEAT_PORT));
+    if let Some(settings) = settings {
+        hand_out(&port(settings::PORT), settings);
     }
+    let socket = folder.join("device");
+    let mut device = Process::start(
+        "vsock",
+        folder,
+        Command::new(emulation.emulator.join("vhost-device-vsock"))
+            .args(["--guest-cid", "16", "--socket"])
+            .arg(&socket)
+            .arg("--uds-path")
+            .arg(folder.join("vsock")),
+    );
+    device.await_ready(PATIENCE, "it made its socket", |_| socket.exists().then_some(()));
+    let memory = format!("{}M", emulation.memory_mib);
+    let machine = Process::start(
+        MACHINE,
+        logs,
+        Command::new(emulation.emulator.join("qemu-system-x86_64"))
+            .arg("-L")
+            .arg(&emulation.emulator)
+            .args(["-M", "nitro-enclave,vsock=vsock,id=casemate", "-accel", "tcg,thread=multi", "-cpu", "max"])
+            .args(["-smp", "2", "-m", &memory, "-no-reboot", "-display", "none", "-monitor", "none"])
+            .args(["-append", &command_line()])
+            .arg("-chardev")
+            .arg(format!("socket,id=vsock,path={}", socket.display()))
+            .arg("-chardev")
+            .arg(format!("file,id=console,append=on,path={}", logs.join(MACHINE).with_extension("log").display()))
+            .args(["-serial", "chardev:console"])
+            .arg("-kernel")
+            .arg(&emulation.image),
+    );
+    (machine, Vsock { device, beats })
 }
 
 /// What the emulator has to say to the kernel, which is not measured and not in the image: how fast the processor is, which it cannot
@@ -149,6 +174,18 @@ fn answer_heartbeats(socket: &Path) -> Arc<AtomicU32> {
         }
     });
     beats
+}
+
+/// Gives an enclave for development its settings.
+fn hand_out(socket: &Path, settings: String) {
+    let listener = UnixListener::bind(socket).expect("a socket can be made");
+    // Until the test program ends.
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            // Who hangs up early asks again.
+            let _ = stream.write_all(settings.as_bytes());
+        }
+    });
 }
 
 fn answer(mut stream: UnixStream) -> std::io::Result<()> {

@@ -8,15 +8,17 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use casemate_dev::settings::Settings;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::device::Device;
+use crate::guest::{self, Emulation, Vsock};
 use crate::http;
 use crate::process::Process;
 use crate::programs::{checkout, nats_server, program};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const REGION: &str = "us-east-1";
 const ACCOUNT: &str = "111122223333";
 pub(crate) const ACCESS_KEY: &str = "AKIAIOSFODNN7EXAMPLE";
@@ -37,7 +39,12 @@ pub struct Node {
     kms_key: String,
     uid_base: u32,
     extra_configuration: String,
-    /// The enclave.
+    /// What the enclave runs in, if it is not a process of this machine.
+    emulation: Option<Emulation>,
+    guests: u32,
+    /// The link of an emulated machine.
+    pub vsock: Option<Vsock>,
+    /// The enclave, or the emulated machine that it runs in.
     pub enclave: Option<Process>,
     /// The parent.
     pub parent: Option<Process>,
@@ -63,24 +70,32 @@ impl Node {
         node
     }
 
-    /// A node of which nothing runs yet.
+    /// A node of which nothing runs yet. Its enclave is a process, or the test image in an emulated machine (`guest.rs`).
     ///
     /// # Panics
     /// When its files cannot be made.
     pub fn prepare(extra_configuration: &str) -> Self {
+        Self::prepare_in(Emulation::of_every_node(), extra_configuration)
+    }
+
+    /// A node of which nothing runs yet, whose enclave will run in this machine, or be a process.
+    ///
+    /// # Panics
+    /// When its files cannot be made.
+    pub fn prepare_in(emulation: Option<Emulation>, extra_configuration: &str) -> Self {
         let directory = tempfile::Builder::new().prefix("casemate-").tempdir().expect("a temporary directory");
         for folder in ["authority", "store", "nats", "kms", "log"] {
             // For the owner only: the stand-in KMS insists on it.
             let path = directory.path().join(folder);
             fs::DirBuilder::new().mode(0o700).create(path).expect("a folder can be made");
         }
-        let status = Command::new(program("casemate-dev-authority"))
-            .args(["make", "--dir"])
-            .arg(directory.path().join("authority"))
-            .arg("--measurements-from")
-            .arg(program("casemate-enclave-dev"))
-            .status()
-            .expect("casemate-dev-authority runs");
+        let mut authority = Command::new(program("casemate-dev-authority"));
+        authority.args(["make", "--dir"]).arg(directory.path().join("authority"));
+        match &emulation {
+            Some(emulation) => authority.arg("--pcrs").arg(emulation.summary()),
+            None => authority.arg("--measurements-from").arg(program("casemate-enclave-dev")),
+        };
+        let status = authority.status().expect("casemate-dev-authority runs");
         assert!(status.success(), "the development authority is made");
         let number = NODES.fetch_add(1, Ordering::Relaxed) + std::process::id() % 1000 * 8;
         Self {
@@ -91,6 +106,9 @@ impl Node {
             kms_key: String::new(),
             uid_base: 100_000 + number * UIDS_PER_NODE,
             extra_configuration: extra_configuration.to_owned(),
+            emulation,
+            guests: 0,
+            vsock: None,
             enclave: None,
             parent: None,
             kms: None,
@@ -227,6 +245,17 @@ impl Node {
     /// Starts the enclave with somebody else at the other end of its link.
     pub fn start_enclave_at(&mut self, link: &Path) {
         if self.enclave.is_some() {
+            return;
+        }
+        if let Some(emulation) = &self.emulation {
+            // The former machine's link.
+            self.vsock = None;
+            self.guests += 1;
+            let folder = self.path(&format!("guest-{}", self.guests));
+            let settings = Settings::of(&self.path("authority"), &self.kms_listen, &self.path("kms/ca.der"));
+            let settings = serde_json::to_string(&settings.expect("written before")).expect("JSON");
+            let (machine, vsock) = guest::start(emulation, &folder, &self.path("log"), link, Some(settings));
+            (self.enclave, self.vsock) = (Some(machine), Some(vsock));
             return;
         }
         let mut command = Command::new(program("casemate-enclave-dev"));

@@ -65,6 +65,9 @@ impl Comparison {
     }
 }
 
+/// Before the index of a register.
+const MEASUREMENT: &str = "kms:recipientattestation:pcr";
+
 /// One operator over one key: `{"StringEquals": {"key": ["a", "b"]}}`.
 #[derive(Debug, Clone)]
 pub struct Condition {
@@ -137,6 +140,17 @@ impl Condition {
     }
 }
 
+impl Condition {
+    /// For a condition that wants another measurement than the request's: which differs, what it is and what would be right.
+    pub(crate) fn measurement(&self, request: &RequestContext) -> Option<String> {
+        let register = self.key.strip_prefix(MEASUREMENT)?;
+        let found = request.get(&self.key).first()?;
+        let negated = matches!(self.comparison, Comparison::NotEquals | Comparison::NotEqualsIgnoreCase);
+        (negated && self.holds(request))
+            .then(|| format!("PCR{register} is {found}, wanted {}", self.values.join(" or ")))
+    }
+}
+
 /// Whether a condition key is one that the stand-in supplies, and if so whether it has several values.
 fn cardinality(key: &str) -> Option<bool> {
     const SINGLE: [&str; 4] =
@@ -147,7 +161,7 @@ fn cardinality(key: &str) -> Option<bool> {
     if let Some(name) = key.strip_prefix("kms:encryptioncontext:") {
         return (!name.is_empty()).then_some(false);
     }
-    if let Some(index) = key.strip_prefix("kms:recipientattestation:pcr") {
+    if let Some(index) = key.strip_prefix(MEASUREMENT) {
         return index.parse::<u8>().is_ok_and(|index| index < 32).then_some(false);
     }
     SINGLE.contains(&key).then_some(false)

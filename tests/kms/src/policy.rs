@@ -146,6 +146,12 @@ impl KeyPolicy {
             None => Verdict::NotAllowed,
         }
     }
+
+    /// The measurements for which the request is denied, each with what was wanted. The real KMS does not tell.
+    pub fn other_measurements(&self, request: &PolicyRequest<'_>) -> Vec<String> {
+        let denying = self.statements.iter().filter(|s| s.effect == Effect::Deny && s.matches(request));
+        denying.flat_map(|s| s.conditions.iter().filter_map(|c| c.measurement(request.context))).collect()
+    }
 }
 
 impl Statement {

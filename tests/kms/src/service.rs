@@ -205,18 +205,23 @@ impl Kms {
         let resource = self.key.arn();
         let principal = call.caller.principal_arn.as_str();
         for action in call.operation.actions() {
-            let because =
-                match self.policy.judge(&PolicyRequest { principal, action, resource: &resource, context: &context }) {
-                    Verdict::Allowed => continue,
-                    Verdict::DeniedBy(sid) => {
-                        tracing::info!(%action, %principal, %sid, "denied by the key policy");
-                        "with an explicit deny in a resource-based policy".to_owned()
-                    }
-                    Verdict::NotAllowed => {
-                        tracing::info!(%action, %principal, "allowed by no statement of the key policy");
-                        format!("because no resource-based policy allows the {action} action")
-                    }
-                };
+            let request = PolicyRequest { principal, action, resource: &resource, context: &context };
+            let mut because = match self.policy.judge(&request) {
+                Verdict::Allowed => continue,
+                Verdict::DeniedBy(sid) => {
+                    tracing::info!(%action, %principal, %sid, "denied by the key policy");
+                    "with an explicit deny in a resource-based policy".to_owned()
+                }
+                Verdict::NotAllowed => {
+                    tracing::info!(%action, %principal, "allowed by no statement of the key policy");
+                    format!("because no resource-based policy allows the {action} action")
+                }
+            };
+            for other in self.policy.other_measurements(&request) {
+                tracing::info!("{other}");
+                because.push_str("; stand-in: ");
+                because.push_str(&other);
+            }
             return Err(Exception::AccessDenied(format!(
                 "User: {principal} is not authorized to perform: {action} on resource: {resource} {because}"
             )));

@@ -6,6 +6,7 @@
 
 mod authority;
 mod clock;
+mod countersigned;
 mod document;
 mod forgery;
 mod issuing;
@@ -14,6 +15,7 @@ mod randomness;
 
 pub use authority::{AuthorityError, DevelopmentAuthority};
 pub use clock::SimulatedClock;
+pub use countersigned::CountersignedModule;
 pub use document::SimulatedDocument;
 pub use forgery::{Forgery, PayloadField};
 pub use issuing::{ChainPlan, Curve, LEAF_LIFETIME_SECONDS, LeafPlan, Validity};

@@ -170,6 +170,11 @@ impl SecurityModule for SimulatedModule {
         self.change("LockPCR", index, |register| register.locked = true)
     }
 
+    fn unix_ms(&self) -> Result<Option<u64>, ModuleError> {
+        self.working("Attestation")?;
+        Ok(Some(self.now_unix_ms()))
+    }
+
     fn random(&self, out: &mut [u8]) -> Result<(), ModuleError> {
         self.working("GetRandom")?;
         getrandom::fill(out).map_err(|error| refused("GetRandom", &error.to_string()))

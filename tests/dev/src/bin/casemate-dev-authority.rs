@@ -12,14 +12,17 @@ use clap::Parser;
 /// Make the root, the measurements and the trust file of a local run. Nothing that it makes is believed by a release program.
 #[derive(Debug, Parser)]
 enum Cli {
-    /// Make a root with its signing key, and the measurements of an enclave binary
+    /// Make a root with its signing key, and the measurements of an enclave
     Make {
         /// Where the files go
         #[arg(long)]
         dir: PathBuf,
         /// The binary that is measured
         #[arg(long)]
-        measurements_from: PathBuf,
+        measurements_from: Option<PathBuf>,
+        /// The measurements of an image instead, as `casemate-eif build` writes them beside it
+        #[arg(long, conflicts_with = "measurements_from", required_unless_present = "measurements_from")]
+        pcrs: Option<PathBuf>,
     },
     /// Write `trust.toml`, which makes a client trust this image in this cluster
     Trust {
@@ -37,7 +40,7 @@ enum Cli {
 
 fn main() -> ExitCode {
     let done = match Cli::parse() {
-        Cli::Make { dir, measurements_from } => make(&dir, &measurements_from),
+        Cli::Make { dir, measurements_from, pcrs } => make(&dir, measurements_from.as_deref(), pcrs.as_deref()),
         Cli::Trust { dir, kms_key_arn, region } => trust(&dir, kms_key_arn, region),
     };
     match done {
@@ -54,10 +57,15 @@ fn complain(error: &dyn std::error::Error) {
     eprintln!("error: {error}");
 }
 
-fn make(dir: &Path, binary: &Path) -> Result<(), Box<dyn std::error::Error>> {
+fn make(dir: &Path, binary: Option<&Path>, pcrs: Option<&Path>) -> Result<(), Box<dyn std::error::Error>> {
+    let measurements = match (binary, pcrs) {
+        (Some(binary), _) => MeasurementsFile::of_binary(binary)?,
+        (None, Some(pcrs)) => MeasurementsFile::of_image(pcrs)?,
+        (None, None) => return Err("name a binary or an image's measurements".into()),
+    };
     std::fs::create_dir_all(dir)?;
     DevelopmentAuthority::new().save(dir)?;
-    MeasurementsFile::of_binary(binary)?.save(dir)?;
+    measurements.save(dir)?;
     Ok(())
 }
 

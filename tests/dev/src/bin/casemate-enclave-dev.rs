@@ -5,18 +5,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use casemate_dev::directory::MeasurementsFile;
+use casemate_dev::enclave::{Outside, parts};
 use casemate_enclave::boot::{self, Parts};
 use casemate_enclave::heap::Heap;
-use casemate_enclave::keys::connector::Endpoint;
 use casemate_enclave::outside::SecurityModule;
 use casemate_enclave::sandbox::{Layer, SandboxOptions};
-use casemate_enclave::system::{OsRandomness, SystemClock};
 use casemate_enclave::{vault, zygote};
 use casemate_link::Address;
 use casemate_standins::{DevelopmentAuthority, SimulatedModule};
 use clap::Parser;
-use rustls::RootCertStore;
-use rustls_pki_types::CertificateDer;
 
 /// musl's own gives memory back to the kernel so eagerly that a request costs system calls (`docs/decisions/0009`).
 #[global_allocator]
@@ -49,7 +46,7 @@ fn main() -> ExitCode {
     zygote::enter_if_zygote(vault::rehearsal::rehearse, vault::process::run);
     let cli = Cli::parse();
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).log_internal_errors(false).init();
-    match parts(cli) {
+    match told(cli) {
         Ok(parts) => boot::run(parts),
         Err(error) => {
             tracing::error!("{error}");
@@ -58,24 +55,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn parts(cli: Cli) -> Result<Parts, Box<dyn std::error::Error>> {
+fn told(cli: Cli) -> Result<Parts, Box<dyn std::error::Error>> {
     let authority = Arc::new(DevelopmentAuthority::load(&cli.authority)?);
     let measurements =
         MeasurementsFile::load(&cli.authority)?.registers().ok_or("the measurements are not of their form")?;
-    let (host, port) = cli.kms_endpoint.rsplit_once(':').ok_or("--kms-endpoint is HOST:PORT")?;
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from(std::fs::read(&cli.kms_ca)?))?;
-    let endpoint = Endpoint { host: host.to_owned(), port: port.parse()?, roots: Arc::new(roots) };
+    let outside = Outside { link: cli.link, kms_endpoint: cli.kms_endpoint, kms_ca: std::fs::read(&cli.kms_ca)? };
     let defaults = SandboxOptions::default();
-    Ok(Parts {
-        module: Box::new(
-            move || Ok(Arc::new(SimulatedModule::new(authority, measurements)) as Arc<dyn SecurityModule>),
-        ),
-        clock: Arc::new(SystemClock::new()),
-        randomness: Arc::new(OsRandomness),
-        link: cli.link,
-        endpoint: Arc::new(move |_| endpoint.clone()),
-        sandbox: SandboxOptions { uid_base: cli.uid_base.unwrap_or(defaults.uid_base), waived: cli.waived },
-        build: concat!(env!("CARGO_PKG_VERSION"), "-dev").to_owned(),
+    let sandbox = SandboxOptions { uid_base: cli.uid_base.unwrap_or(defaults.uid_base), waived: cli.waived };
+    parts(outside, sandbox, move || {
+        Ok(Arc::new(SimulatedModule::new(authority, measurements)) as Arc<dyn SecurityModule>)
     })
 }

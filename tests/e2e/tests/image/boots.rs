@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use casemate_e2e::Node;
-use casemate_e2e::guest::{Emulation, Guest};
+use casemate_e2e::guest::Emulation;
+use nix::sys::signal::Signal;
 
-const MEMORY_MIB: u32 = 1024;
 /// On an idle machine. Under emulation and beside other tests it takes longer.
 const BOOT: Duration = Duration::from_secs(6);
 const TOLD: Duration = Duration::from_secs(5);
@@ -14,44 +14,50 @@ const LAYERS: usize = 14;
 
 #[test]
 fn the_image_boots_and_its_end_is_told() {
-    let Some(emulation) = Emulation::from_environment() else {
+    let Some(emulation) = Emulation::of_release_image() else {
         println!("! skipped: CASEMATE_EMULATOR and CASEMATE_IMAGE name no emulator and no image");
         return;
     };
-    let mut node = Node::prepare("");
+    let builders: serde_json::Value = serde_json::from_slice(&std::fs::read(emulation.summary()).unwrap()).unwrap();
+    let mut node = Node::prepare_in(Some(emulation), "");
     node.start_nats();
     node.start_kms();
     node.start_parent();
 
     let begun = Instant::now();
-    let guest = Guest::start(&emulation, &node.path("guest"), &node.path("link.sock"), MEMORY_MIB);
+    node.start_enclave();
     node.await_health(200);
     let took = begun.elapsed();
     println!("healthy {} ms after power-on (promised: {} ms)", took.as_millis(), BOOT.as_millis());
-    assert_eq!(guest.heartbeats(), 1, "{}", guest.console());
-    assert!(guest.console().contains("init: the parent knows that we live"), "{}", guest.console());
+    let (guest, vsock) = (node.enclave.as_ref().unwrap(), node.vsock.as_ref().unwrap());
+    assert_eq!(vsock.heartbeats(), 1, "{}", guest.log());
+    assert!(guest.log().contains("init: the parent knows that we live"), "{}", guest.log());
 
     let (_, health) = node.health().unwrap();
     let enclave = &health["enclave"];
     assert_eq!(enclave["sandbox"].as_array().unwrap().len(), LAYERS, "{enclave}");
     assert!(enclave["sandbox_missing"].as_array().unwrap().is_empty(), "{enclave}");
-    if let Some(builders) = std::env::var_os("CASEMATE_IMAGE_PCRS") {
-        let builders: serde_json::Value = serde_json::from_slice(&std::fs::read(builders).unwrap()).unwrap();
-        for register in ["pcr0", "pcr1", "pcr2"] {
-            assert_eq!(enclave["measurements"][register], builders[register.to_uppercase()], "{register}");
-        }
+    for register in ["pcr0", "pcr1", "pcr2"] {
+        assert_eq!(enclave["measurements"][register], builders[register.to_uppercase()], "{register}");
     }
 
     // Paused, it does not answer; let go, it answers again.
-    guest.pause(true);
+    guest.signal(Signal::SIGSTOP);
     assert_told(&node, "a paused guest");
-    guest.pause(false);
+    node.enclave.as_ref().unwrap().signal(Signal::SIGCONT);
     node.await_health(200);
 
+    // Its link carries nothing, and then goes on.
+    node.vsock.as_ref().unwrap().cut(true);
+    assert_told(&node, "a vsock that is cut");
+    node.vsock.as_ref().unwrap().cut(false);
+    let took = node.await_health(200);
+    println!("healthy {} ms after its vsock was whole again", took.as_millis());
+
     // Gone, that is told; another one heals it without a person.
-    drop(guest);
+    node.enclave = None;
     assert_told(&node, "the end of a guest");
-    let _another = Guest::start(&emulation, &node.path("another"), &node.path("link.sock"), MEMORY_MIB);
+    node.start_enclave();
     node.await_health(200);
 }
 

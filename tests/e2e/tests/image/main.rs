@@ -7,3 +7,6 @@
 )]
 
 mod boots;
+mod contents;
+mod evidence;
+mod residents;

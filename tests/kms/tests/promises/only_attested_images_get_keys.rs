@@ -1,7 +1,10 @@
 //! The image that the key policy names gets keys, enveloped to its own key; nobody else does.
 
+use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_kms::operation::generate_data_key::{GenerateDataKeyError, GenerateDataKeyOutput};
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::DataKeySpec;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use casemate_standins::{DevelopmentAuthority, Forgery};
 
 use crate::world::{Enclave, IMAGE, World, context, exception, now, recipient};
@@ -46,7 +49,20 @@ async fn the_named_image_makes_and_unseals_a_key() {
 
 /// What GenerateDataKey answers to this evidence.
 async fn asked_with(world: &World, evidence: Option<Vec<u8>>) -> String {
-    let answer = world
+    exception(ask_with(world, evidence).await)
+}
+
+/// Why GenerateDataKey refuses this evidence.
+async fn told_with(world: &World, evidence: Vec<u8>) -> String {
+    let refused = ask_with(world, Some(evidence)).await.expect_err("refused");
+    refused.message().unwrap_or_default().to_owned()
+}
+
+async fn ask_with(
+    world: &World,
+    evidence: Option<Vec<u8>>,
+) -> Result<GenerateDataKeyOutput, SdkError<GenerateDataKeyError, HttpResponse>> {
+    world
         .client()
         .generate_data_key()
         .key_id(world.kms.key_arn())
@@ -54,8 +70,23 @@ async fn asked_with(world: &World, evidence: Option<Vec<u8>>) -> String {
         .set_encryption_context(Some(context("0a")))
         .set_recipient(evidence.map(recipient))
         .send()
-        .await;
-    exception(answer)
+        .await
+}
+
+#[tokio::test]
+async fn a_refusal_names_the_measurement_that_differs() {
+    let world = World::new().await;
+    let told =
+        async |image: [[u8; 48]; 3]| told_with(&world, world.authority.sign(Enclave::running(image).document)).await;
+    let of = |index: usize, found: &str| {
+        let wanted = hex::encode(IMAGE[index]);
+        format!("; stand-in: PCR{index} is {}, wanted {wanted}", found.repeat(48))
+    };
+    // Another application: kernel and init are ours.
+    let foreign = told([[0xff; 48], IMAGE[1], [0xee; 48]]).await;
+    assert!(foreign.ends_with(&format!("{}{}", of(0, "ff"), of(2, "ee"))), "{foreign}");
+    let debug = told([[0; 48]; 3]).await;
+    assert!(debug.ends_with(&format!("{}{}{}", of(0, "00"), of(1, "00"), of(2, "00"))), "{debug}");
 }
 
 #[tokio::test]
