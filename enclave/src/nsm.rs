@@ -6,8 +6,9 @@ use std::os::fd::AsRawFd;
 
 use aws_nitro_enclaves_nsm_api::api::{Request, Response};
 use aws_nitro_enclaves_nsm_api::driver::nsm_process_request;
-use casemate_attestation::nitro::{Document, Envelope};
 use casemate_protocol::limits::EVIDENCE_BYTES;
+use minicbor::data::Type;
+use minicbor::{Decoder, decode};
 
 use crate::outside::{EvidenceRequest, Measurements, ModuleError, SecurityModule};
 
@@ -90,10 +91,8 @@ impl SecurityModule for Nsm {
     /// The module has no request for the time, but each of its documents tells it.
     fn unix_ms(&self) -> Result<Option<u64>, ModuleError> {
         let evidence = self.attest(EvidenceRequest::default())?;
-        let untold = |reason: String| ModuleError { operation: "Attestation, for the time", reason };
-        let envelope = Envelope::parse(&evidence).map_err(|error| untold(error.to_string()))?;
-        let document = Document::parse(envelope.payload()).map_err(|error| untold(error.to_string()))?;
-        Ok(Some(document.timestamp_unix_ms))
+        let untold = || ModuleError { operation: "Attestation", reason: "its document tells no time".to_owned() };
+        timestamp(&evidence).map(Some).map_err(|_| untold())
     }
 
     fn random(&self, out: &mut [u8]) -> Result<(), ModuleError> {
@@ -111,5 +110,62 @@ impl SecurityModule for Nsm {
             filled += take;
         }
         Ok(())
+    }
+}
+
+/// The time in a document, milliseconds since the Unix epoch. It comes from the module itself, so that nothing else of it is judged here.
+fn timestamp(evidence: &[u8]) -> Result<u64, decode::Error> {
+    let mut envelope = Decoder::new(evidence);
+    if envelope.datatype()? == Type::Tag {
+        envelope.tag()?;
+    }
+    envelope.array()?;
+    // The protected and the unprotected header.
+    envelope.skip()?;
+    envelope.skip()?;
+    let mut document = Decoder::new(envelope.bytes()?);
+    document.map()?;
+    while document.datatype()? != Type::Break {
+        if document.str()? == "timestamp" {
+            return document.u64();
+        }
+        document.skip()?;
+    }
+    Err(decode::Error::message("no timestamp"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document(fill: impl FnOnce(&mut minicbor::Encoder<&mut Vec<u8>>)) -> Vec<u8> {
+        let (mut payload, mut envelope) = (Vec::new(), Vec::new());
+        fill(&mut minicbor::Encoder::new(&mut payload));
+        let mut encoder = minicbor::Encoder::new(&mut envelope);
+        encoder.array(4).unwrap().bytes(&[0xa1, 1, 0x38, 34]).unwrap().map(0).unwrap();
+        encoder.bytes(&payload).unwrap().bytes(&[0; 96]).unwrap();
+        envelope
+    }
+
+    #[test]
+    fn each_document_tells_the_time() {
+        let definite = document(|map| {
+            map.map(2).unwrap().str("digest").unwrap().str("SHA384").unwrap().str("timestamp").unwrap().u64(7).unwrap();
+        });
+        let indefinite = document(|map| {
+            map.begin_map().unwrap().str("pcrs").unwrap().map(1).unwrap().u8(0).unwrap().bytes(&[1; 48]).unwrap();
+            map.str("timestamp").unwrap().u64(8).unwrap().end().unwrap();
+        });
+        assert_eq!((timestamp(&definite).unwrap(), timestamp(&indefinite).unwrap()), (7, 8));
+        let mut tagged = vec![0xd2];
+        tagged.extend(&definite);
+        assert_eq!(timestamp(&tagged).unwrap(), 7);
+        let untold = document(|map| {
+            map.begin_map().unwrap().end().unwrap();
+        });
+        assert!(timestamp(&untold).is_err());
+        for end in 0..definite.len() - 98 {
+            assert!(timestamp(&definite[..end]).is_err(), "{end}");
+        }
     }
 }

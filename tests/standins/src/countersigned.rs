@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use casemate_attestation::nitro::{Document, Envelope};
 use casemate_enclave::outside::{EvidenceRequest, Measurements, ModuleError, SecurityModule};
+use ciborium::Value;
 
 use crate::{DevelopmentAuthority, SimulatedDocument};
 
@@ -31,18 +31,9 @@ impl SecurityModule for CountersignedModule {
 
     fn attest(&self, request: EvidenceRequest) -> Result<Vec<u8>, ModuleError> {
         let unsigned = self.module.attest(request)?;
-        let unreadable = |reason: String| ModuleError { operation: "Attestation", reason };
-        let envelope = Envelope::parse(&unsigned).map_err(|error| unreadable(error.to_string()))?;
-        let said = Document::parse(envelope.payload()).map_err(|error| unreadable(error.to_string()))?;
-        let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
-        Ok(self.authority.sign(SimulatedDocument {
-            pcrs: said.pcrs,
-            user_data: owned(said.user_data),
-            nonce: owned(said.nonce),
-            public_key: owned(said.public_key),
-            module_id: said.module_id.to_owned(),
-            timestamp_unix_ms: said.timestamp_unix_ms,
-        }))
+        let said = said(&unsigned)
+            .ok_or_else(|| ModuleError { operation: "Attestation", reason: "no document".to_owned() })?;
+        Ok(self.authority.sign(said))
     }
 
     fn extend(&self, index: u16, data: &[u8]) -> Result<Vec<u8>, ModuleError> {
@@ -60,4 +51,28 @@ impl SecurityModule for CountersignedModule {
     fn random(&self, out: &mut [u8]) -> Result<(), ModuleError> {
         self.module.random(out)
     }
+}
+
+/// What an unsigned document says. An emulator's is no evidence: its algorithm, certificates and signature are none, so that nothing of
+/// ours reads it.
+fn said(evidence: &[u8]) -> Option<SimulatedDocument> {
+    let mut envelope: Value = ciborium::from_reader(evidence).ok()?;
+    if let Value::Tag(_, tagged) = envelope {
+        envelope = *tagged;
+    }
+    let payload: Value = ciborium::from_reader(envelope.as_array()?.get(2)?.as_bytes()?.as_slice()).ok()?;
+    let fields = payload.into_map().ok()?;
+    let field = |name: &str| fields.iter().find(|(key, _)| key.as_text() == Some(name)).map(|(_, value)| value);
+    let bound = |name: &str| field(name).and_then(Value::as_bytes).cloned();
+    let pcr = |(index, value): &(Value, Value)| {
+        Some((u8::try_from(index.as_integer()?).ok()?, value.as_bytes()?.as_slice().try_into().ok()?))
+    };
+    Some(SimulatedDocument {
+        pcrs: field("pcrs")?.as_map()?.iter().map(pcr).collect::<Option<_>>()?,
+        user_data: bound("user_data"),
+        nonce: bound("nonce"),
+        public_key: bound("public_key"),
+        module_id: field("module_id")?.as_text()?.to_owned(),
+        timestamp_unix_ms: field("timestamp")?.as_integer()?.try_into().ok()?,
+    })
 }

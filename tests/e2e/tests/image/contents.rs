@@ -17,7 +17,7 @@ const FORBIDDEN: [&str; 8] = [
     "casemate_standins",
     "casemate_dev",
     "casemate_e2e",
-    "standin",
+    "standin_kms",
     "proptest",
     "rcgen",
     "DEV ONLY",

@@ -2,9 +2,11 @@
 
 use std::fs;
 
+use casemate_attestation::nitro::{Document, Envelope};
 use casemate_e2e::guest::Emulation;
 use casemate_e2e::programs::program;
 use casemate_e2e::{Device, Node};
+use sha2::{Digest, Sha384};
 
 /// The exit code of a device that does not believe the node (`client/src/cli`).
 const NOT_BELIEVED: i32 = 6;
@@ -34,7 +36,8 @@ fn what_the_emulator_says_is_unsigned_and_not_believed() {
         let refused = device.run(&["vault", "create"]);
         assert_eq!(refused.code, NOT_BELIEVED, "{}", refused.stderr);
         println!("{}", refused.stderr.trim());
-        assert!(refused.stderr.contains("certificate"), "{}", refused.stderr);
+        // No algorithm that a verifier knows, no certificate, no signature.
+        assert!(refused.stderr.contains("evidence is refused"), "{}", refused.stderr);
     }
 }
 
@@ -79,4 +82,28 @@ fn another_image_is_told_by_the_measurement_that_differs() {
         assert!(log.contains(&told), "{told} in {log}");
     }
     assert!(!log.contains("PCR1 is"), "{log}");
+}
+
+#[test]
+fn the_configuration_is_locked_into_a_register() {
+    let Some(test) = Emulation::of_test_image() else {
+        println!("! skipped: CASEMATE_EMULATOR and CASEMATE_TEST_IMAGE name no emulator and no image");
+        return;
+    };
+    let builders = measurements(&test);
+    let mut node = Node::prepare_in(Some(test), "");
+    node.start_all();
+    let path = node.path("node.cose");
+    node.device("owner").run(&["attest", "--evidence-out", &path.display().to_string()]).ok();
+    let evidence = fs::read(path).unwrap();
+    let document = Document::parse(Envelope::parse(&evidence).unwrap().payload()).unwrap();
+    // The module itself has measured the image, and lists no register beyond its own that is not locked.
+    for (index, name) in ["PCR0", "PCR1", "PCR2"].into_iter().enumerate() {
+        assert_eq!(hex::encode(document.pcrs.get(u8::try_from(index).unwrap()).unwrap()), builders[name], "{name}");
+    }
+    let (_, health) = node.health().unwrap();
+    let cluster = hex::decode(health["cluster"].as_str().unwrap()).unwrap();
+    let extended: [u8; 48] = Sha384::new().chain_update([0; 48]).chain_update(cluster).finalize().into();
+    assert_eq!(document.pcrs.get(16), Some(&extended));
+    assert_eq!(document.pcrs.get(17), None);
 }
