@@ -1,4 +1,5 @@
 use std::sync::Mutex as StdMutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use casemate_protocol::codec;
 use casemate_protocol::trust::node_user_data;
@@ -9,9 +10,9 @@ use crate::supervisor::fakes::ManualClock;
 use crate::supervisor::identity::Identity;
 use crate::system::OsRandomness;
 
-/// Remembers what was done to it; its evidence is the request's text.
+/// Remembers what was done to it; its evidence is the request's text. Its clock may be behind, by seconds.
 #[derive(Debug, Default)]
-struct Module(StdMutex<Vec<String>>);
+struct Module(StdMutex<Vec<String>>, AtomicU64);
 
 impl SecurityModule for Module {
     fn measurements(&self) -> Result<Measurements, ModuleError> {
@@ -34,7 +35,8 @@ impl SecurityModule for Module {
     }
 
     fn unix_ms(&self) -> Result<Option<u64>, ModuleError> {
-        Ok(None)
+        let behind = self.1.load(Ordering::SeqCst);
+        Ok(Some((ManualClock::default().unix_seconds() - behind) * 1000))
     }
 
     fn random(&self, _: &mut [u8]) -> Result<(), ModuleError> {
@@ -132,6 +134,22 @@ async fn evidence_binds_identity_cluster_and_nonce() {
     let credentials = node.credentials(casemate_protocol::id::VaultId::from_bytes([5; 20]), [6; 32]).unwrap();
     assert_eq!((credentials.identity, credentials.trust_configuration), (reply.identity, bytes));
     assert_eq!(credentials.statement.static_key, [6; 32]);
+}
+
+#[tokio::test]
+async fn evidence_is_not_made_by_a_clock_that_is_not_believed() {
+    let (configurator, module, _commands) = configurator();
+    let node = Arc::clone(&configurator.parts.node);
+    configurator.configure(configuration("us-east-1"), Tuning::default()).await.unwrap();
+    node.renew_evidence().await.unwrap();
+    // The module's clock went on while this machine's stood, or the other way round.
+    module.1.store(61, Ordering::SeqCst);
+    let refused = node.renew_evidence().await.unwrap_err();
+    assert!(matches!(refused, EvidenceError::Clock(ClockError::Apart { .. })), "{refused}");
+    // What there is may be used until its life ends.
+    assert!(node.credentials(casemate_protocol::id::VaultId::from_bytes([5; 20]), [6; 32]).is_some());
+    module.1.store(60, Ordering::SeqCst);
+    node.renew_evidence().await.unwrap();
 }
 
 #[test]

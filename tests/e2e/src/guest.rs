@@ -21,6 +21,9 @@ use nix::sys::signal::Signal;
 use crate::process::Process;
 
 const PATIENCE: Duration = Duration::from_secs(30);
+/// What the guest may send before it hears from us: less than 32 KiB, up to which its kernel sends a packet in one piece. The device drops
+/// packets in several, without a word.
+const CREDIT_BYTES: &str = "24576";
 /// The process, and with it the log that the console goes to.
 const MACHINE: &str = "enclave";
 const MEMORY_MIB: u32 = 1024;
@@ -123,7 +126,7 @@ pub fn start(
         "vsock",
         folder,
         Command::new(emulation.emulator.join("vhost-device-vsock"))
-            .args(["--guest-cid", "16", "--socket"])
+            .args(["--guest-cid", "16", "--tx-buffer-size", CREDIT_BYTES, "--socket"])
             .arg(&socket)
             .arg("--uds-path")
             .arg(folder.join("vsock")),
