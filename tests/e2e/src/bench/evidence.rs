@@ -4,7 +4,8 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use casemate_attestation::{Policy, TrustAnchor, authenticate, verify};
+use casemate_attestation::nitro::authenticate;
+use casemate_attestation::{Collateral, Policy, TrustAnchor, verify};
 use serde_json::Value;
 
 use super::Result;
@@ -39,21 +40,17 @@ impl Document {
     fn new(evidence: Vec<u8>, time: u64, anchor: TrustAnchor) -> Result<Self> {
         let claims = authenticate(&evidence, time, &anchor)?.into_claims();
         let policy = Policy {
-            anchor,
-            measurements: vec![claims.measurements],
             max_age: Duration::from_hours(1),
             clock_skew: Duration::ZERO,
-            nonce: claims.nonce,
-            user_data: claims.user_data,
-            public_key: claims.public_key,
-            allow_debug: false,
+            bound: claims.bound,
+            ..Policy::nitro(anchor, claims.measurements.image())
         };
         Ok(Self { evidence, time, policy })
     }
 
     pub(super) fn verify(&self) -> Result<Duration> {
         let start = Instant::now();
-        verify(&self.evidence, self.time, &self.policy)?;
+        verify(&self.evidence, &Collateral::NONE, self.time, &self.policy)?;
         Ok(start.elapsed())
     }
 }
