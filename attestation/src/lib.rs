@@ -25,6 +25,7 @@ mod chain;
 mod claims;
 mod collateral;
 mod crl;
+mod describe;
 mod encoding;
 mod evidence;
 mod policy;

@@ -121,6 +121,8 @@ fn of_sentence(sentence: &str, collateral: &IntelCollateral, now_unix: u64) -> R
         IntelError::QuotingEnclave(sentence.to_owned()).into()
     } else if says("TDX module") {
         IntelError::Module(sentence.to_owned()).into()
+    } else if says("SERVTD_EXT") {
+        Refusal::ServiceTd { found: "attribute SERVTD_EXT".to_owned() }
     } else if says("Reserved bits") || says("TD migration") || says("SEPT_VE_DISABLE") {
         IntelError::DomainAttributes(sentence.to_owned()).into()
     } else if says("Unsupported DCAP PCK cert format") || says("Certificate chain is too short") {
