@@ -12,11 +12,18 @@ use crate::policy::SnpRules;
 use crate::snp::Chain as SnpChain;
 use crate::{Claims, Collateral, Policy, Refusal, TrustAnchor};
 
+/// Chains by the hash of their certificates.
+#[derive(Debug, Default)]
+struct Chains {
+    nitro: HashMap<[u8; 32], NitroChain>,
+    snp: HashMap<[u8; 32], SnpChain>,
+}
+
 /// The chains that were verified at the batch's time under the batch's policy.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     /// `None` for one piece alone, which would pay for names that nobody asks for.
-    chains: Option<(HashMap<[u8; 32], NitroChain>, HashMap<[u8; 32], SnpChain>)>,
+    chains: Option<Chains>,
 }
 
 /// The bytes of the items, each with its length before it.
@@ -36,7 +43,9 @@ impl Shared {
         time_unix: u64,
         anchor: &TrustAnchor,
     ) -> Result<NitroChain, Refusal> {
-        let Some((chains, _)) = &mut self.chains else { return Ok(NitroChain::verify(document, time_unix, anchor)?) };
+        let Some(Chains { nitro: chains, .. }) = &mut self.chains else {
+            return Ok(NitroChain::verify(document, time_unix, anchor)?);
+        };
         let time = time_unix.to_be_bytes();
         let head = [&time[..], anchor.fingerprint(), document.certificate];
         let name = name(head.into_iter().chain(document.cabundle.iter().copied()));
@@ -56,7 +65,9 @@ impl Shared {
         now_unix: u64,
         rules: &SnpRules,
     ) -> Result<SnpChain, Refusal> {
-        let Some((_, chains)) = &mut self.chains else { return SnpChain::verify(certificates, crls, now_unix, rules) };
+        let Some(Chains { snp: chains, .. }) = &mut self.chains else {
+            return SnpChain::verify(certificates, crls, now_unix, rules);
+        };
         let count = certificates.len().to_be_bytes();
         let items = [&count[..]].into_iter().chain(certificates.iter().copied()).chain(crls.iter().map(Vec::as_slice));
         let name = name(items);
@@ -71,7 +82,7 @@ impl Shared {
 
 /// Does what [`verify`](crate::verify) does for each piece, with the same results, in the same order.
 pub fn verify_batch(pieces: &[(&[u8], &Collateral)], now_unix: u64, policy: &Policy) -> Vec<Result<Claims, Refusal>> {
-    let mut shared = Shared { chains: Some(Default::default()) };
+    let mut shared = Shared { chains: Some(Chains::default()) };
     let verdicts = pieces.iter().map(|(evidence, collateral)| {
         let claims = crate::authenticate_with(evidence, collateral, now_unix, policy, &mut shared)?;
         policy.judge(&claims, now_unix)?;

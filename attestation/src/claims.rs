@@ -134,7 +134,7 @@ pub enum Register {
 
 impl Register {
     /// How many bytes it has.
-    pub const fn len(self) -> usize {
+    pub const fn bytes(self) -> usize {
         match self {
             Self::FamilyId | Self::ImageId => 16,
             Self::HostData | Self::MrEnclave | Self::MrSigner => 32,

@@ -36,7 +36,9 @@ impl Collateral {
         };
         for list in [&self.certificates, &self.crls] {
             field(&(list.len() as u64).to_be_bytes());
-            list.iter().for_each(|item| field(item));
+            for item in list {
+                field(item);
+            }
         }
         self.intel.iter().flat_map(IntelCollateral::parts).for_each(field);
         self.digest = hash.finalize().into();

@@ -6,7 +6,7 @@ use x509_cert::crl::CertificateList;
 use x509_cert::der::{Decode, Encode};
 
 use crate::chain::{CertificateName, ChainError, CrlError};
-use crate::refusal::Short;
+use crate::refusal::{Short, printable};
 
 /// The longest list that is read: AMD's have about 1 KiB, Intel's 6 KiB.
 pub(crate) const MAX_CRL_BYTES: usize = 64 * 1024;
@@ -31,9 +31,16 @@ pub(crate) struct Issuer<'a> {
     pub(crate) key: &'a [u8],
 }
 
-/// One element of DER: its tag, its contents, all of it, and what follows.
-fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8], &[u8])> {
-    let (&tag, rest) = bytes.split_first()?;
+/// One element of DER.
+struct Element<'a> {
+    contents: &'a [u8],
+    /// All of it.
+    whole: &'a [u8],
+    after: &'a [u8],
+}
+
+fn element(bytes: &[u8]) -> Option<Element<'_>> {
+    let (_tag, rest) = bytes.split_first()?;
     let (&first, rest) = rest.split_first()?;
     let (length, rest) = match first {
         0..=0x7f => (usize::from(first), rest),
@@ -44,7 +51,7 @@ fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8], &[u8])> {
         _ => return None,
     };
     let (contents, after) = rest.split_at_checked(length)?;
-    Some((tag, contents, &bytes[..bytes.len() - after.len()], after))
+    Some(Element { contents, whole: &bytes[..bytes.len() - after.len()], after })
 }
 
 impl<'a> RevocationList<'a> {
@@ -54,10 +61,9 @@ impl<'a> RevocationList<'a> {
             return Err(CrlError::TooLarge { found: der.len(), limit: MAX_CRL_BYTES });
         }
         let list = CertificateList::from_der(der).map_err(|reason| CrlError::Malformed(reason.to_string()))?;
-        let parts = element(der).and_then(|(_, contents, _, _)| {
-            let (_, _, signed, rest) = element(contents)?;
-            let (_, algorithm, _, _) = element(rest)?;
-            Some((signed, algorithm))
+        let parts = element(der).and_then(|outer| {
+            let signed = element(outer.contents)?;
+            Some((signed.whole, element(signed.after)?.contents))
         });
         let (signed, algorithm) = parts.ok_or_else(|| CrlError::Malformed("not a sequence of three".to_owned()))?;
         // Attack stopped: a list of changes, or of some kinds of certificates only, shown as if it were the whole.
@@ -70,7 +76,7 @@ impl<'a> RevocationList<'a> {
 
     /// Who is said to have issued it, as in RFC 4514.
     fn issuer(&self) -> String {
-        self.list.tbs_cert_list.issuer.to_string()
+        printable(&self.list.tbs_cert_list.issuer.to_string())
     }
 
     fn issuer_der(&self) -> Vec<u8> {

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::claims::{Claims, Guest, SnpTcb, Tcb};
 
-fn firmware(tcb: &SnpTcb) -> Value {
+fn firmware(tcb: SnpTcb) -> Value {
     tcb.components()
         .into_iter()
         .map(|(name, version)| (name.to_owned(), Value::from(version)))
@@ -16,10 +16,10 @@ fn tcb(tcb: &Tcb) -> Value {
     match tcb {
         Tcb::Snp { reported, current, committed, launch } => json!({
             "version": tcb.version(),
-            "reported": firmware(reported),
-            "current": firmware(current),
-            "committed": firmware(committed),
-            "launch": firmware(launch),
+            "reported": firmware(*reported),
+            "current": firmware(*current),
+            "committed": firmware(*committed),
+            "launch": firmware(*launch),
         }),
         Tcb::Intel { status, advisories, evaluation, level_date_unix, .. } => json!({
             "version": tcb.version(),

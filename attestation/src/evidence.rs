@@ -16,10 +16,9 @@ impl Platform {
             }
             _ if Quote::is_one(evidence) => Some(match Quote::parse(evidence).map(|quote| quote.kind) {
                 Ok(TeeKind::Tdx) => Self::Tdx,
-                Ok(TeeKind::Sgx) => Self::Sgx,
                 // Named after what it says of itself; it is refused in any case.
                 Err(_) if evidence.get(4..8) == Some(&[0x81, 0, 0, 0]) => Self::Tdx,
-                Err(_) => Self::Sgx,
+                _ => Self::Sgx,
             }),
             _ => None,
         }

@@ -321,6 +321,12 @@ pub enum IntelError {
     Other(String),
 }
 
+/// Text that somebody else wrote, for a message: shortened, and without what would steer a terminal or forge a line of a log.
+pub(crate) fn printable(text: &str) -> String {
+    const SHOWN: usize = 200;
+    text.chars().take(SHOWN).map(|character| if character.is_control() { '?' } else { character }).collect()
+}
+
 /// Bytes as hex, shortened so that a message stays readable: nobody compares 96 digits by eye.
 pub(crate) struct Short<'a>(pub(crate) &'a [u8]);
 

@@ -11,7 +11,7 @@ use super::{IntelCollateral, Quote};
 use crate::Refusal;
 use crate::chain::{CertificateName, ChainError, judge_validity, read};
 use crate::crl::RevocationList;
-use crate::refusal::IntelError;
+use crate::refusal::{IntelError, printable};
 
 /// The most certificates of a chain that are looked at.
 const MAX_CHAIN: usize = 5;
@@ -24,7 +24,7 @@ pub(super) fn diagnose(
     collateral: &IntelCollateral,
     now_unix: u64,
 ) -> Refusal {
-    let sentence = format!("{error:#}");
+    let sentence = printable(&format!("{error:#}"));
     of_certificates(quote, collateral, now_unix).err().unwrap_or_else(|| of_sentence(&sentence, collateral, now_unix))
 }
 
@@ -79,7 +79,7 @@ fn of_sentence(sentence: &str, collateral: &IntelCollateral, now_unix: u64) -> R
     let says = |words: &str| sentence.contains(words);
     let not_in_time = |part: Part| {
         let value = part_of(collateral, part);
-        let text = |name: &str| value[name].as_str().unwrap_or("an unknown time").to_owned();
+        let text = |name: &str| printable(value[name].as_str().unwrap_or("an unknown time"));
         CollateralError::NotInTime { part, issued: text("issueDate"), next_update: text("nextUpdate"), now_unix }.into()
     };
     let other = || Refusal::Intel(IntelError::Other(sentence.to_owned()));
@@ -94,7 +94,7 @@ fn of_sentence(sentence: &str, collateral: &IntelCollateral, now_unix: u64) -> R
     } else if says("non-TDX TCB info") || says("non-SGX TCB info") || says("Unsupported QE Identity id/version") {
         CollateralError::OtherTechnology(sentence.to_owned()).into()
     } else if says("Fmspc mismatch") {
-        let fmspc = part_of(collateral, Part::TcbInfo)["fmspc"].as_str().unwrap_or("unknown").to_owned();
+        let fmspc = part_of(collateral, Part::TcbInfo)["fmspc"].as_str().map_or("unknown".to_owned(), printable);
         CollateralError::OtherPlatform { collateral: fmspc }.into()
     } else if says("Failed to decode TcbInfo") || says("Failed to decode QeIdentity") {
         CollateralError::Malformed(sentence.to_owned()).into()

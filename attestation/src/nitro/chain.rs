@@ -8,6 +8,7 @@
 use rustls_pki_types::{CertificateDer, UnixTime};
 use sha2::{Digest, Sha256};
 use webpki::EndEntityCert;
+use x509_cert::ext::pkix::KeyUsage;
 
 use super::Document;
 use crate::TrustAnchor;
@@ -45,11 +46,11 @@ impl Chain {
             let name = CertificateName::Cabundle(place);
             let certificate = read(name, der)?;
             valid_until_unix = valid_until_unix.min(judge_validity(name, &certificate, now_unix)?);
-            judge_key_usage(name, &certificate, |usage| usage.key_cert_sign(), "signing certificates")?;
+            judge_key_usage(name, &certificate, KeyUsage::key_cert_sign, "signing certificates")?;
         }
         let leaf = read(CertificateName::Leaf, document.certificate)?;
         valid_until_unix = valid_until_unix.min(judge_validity(CertificateName::Leaf, &leaf, now_unix)?);
-        judge_key_usage(CertificateName::Leaf, &leaf, |usage| usage.digital_signature(), "signing documents")?;
+        judge_key_usage(CertificateName::Leaf, &leaf, KeyUsage::digital_signature, "signing documents")?;
         let leaf_key = p384_point(&leaf)?;
         judge_path(document, now_unix, anchor)?;
         Ok(Self { leaf_key, valid_until_unix })

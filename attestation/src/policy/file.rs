@@ -550,7 +550,7 @@ mod tests {
         let image = |platform, register: Register| Image {
             name: "x".to_owned(),
             platform,
-            registers: [(register, vec![1; register.len()])].into(),
+            registers: [(register, vec![1; register.bytes()])].into(),
             product: None,
             min_svn: None,
             window: Window { not_before_unix: 5, not_after_unix: 9 },
@@ -598,7 +598,7 @@ mod tests {
         }
         let image = |lines: &str| refusal(&format!("{NITRO}{lines}"));
         assert!(image("").contains("pcr0, pcr1 and pcr2"));
-        assert!(image("pcr0 = \"00\"").contains("1"), "{}", image("pcr0 = \"00\""));
+        assert!(image("pcr0 = \"00\"").contains('1'), "{}", image("pcr0 = \"00\""));
         assert!(image(&(pcrs(1) + "mrtd = \"00\"")).contains("mrtd"));
         assert!(image(&(pcrs(1) + "pcr32 = \"00\"")).contains("pcr32"));
         assert!(image(&(pcrs(1) + "min_svn = 1")).contains("min_svn"));

@@ -129,8 +129,8 @@ impl Image {
                     platform: self.platform,
                 });
             }
-            if value.len() != register.len() {
-                let (found, wanted) = (value.len(), register.len());
+            if value.len() != register.bytes() {
+                let (found, wanted) = (value.len(), register.bytes());
                 return Err(ImageError::Length { image: image(), register: *register, found, wanted });
             }
         }

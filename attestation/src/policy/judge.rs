@@ -42,7 +42,7 @@ impl Policy {
         if allowed.contains(&found) {
             return Ok(());
         }
-        let wanted = listed(allowed.iter().map(|platform| platform.to_string()));
+        let wanted = listed(allowed.iter().map(ToString::to_string));
         Err(Refusal::Platform { found, wanted })
     }
 
@@ -187,7 +187,7 @@ impl SnpRules {
             {
                 // Attack stopped: firmware that is new now and was old when the guest started, or that can go back to old.
                 let all = [("committed", committed), ("launch", launch), ("reported", reported), ("current", current)];
-                all.into_iter().try_for_each(|(which, found)| judge_floor(which, found, floor))?;
+                all.into_iter().try_for_each(|(which, found)| judge_floor(which, *found, *floor))?;
             }
         }
         if self.require_crl && !claims.revocation_checked {
@@ -197,7 +197,7 @@ impl SnpRules {
     }
 }
 
-fn judge_floor(which: &'static str, found: &SnpTcb, floor: &SnpTcb) -> Result<(), Refusal> {
+fn judge_floor(which: &'static str, found: SnpTcb, floor: SnpTcb) -> Result<(), Refusal> {
     let both = found.components().into_iter().zip(floor.components());
     match both.into_iter().find(|((_, found), (_, wanted))| found < wanted) {
         None => Ok(()),

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use webpki::EndEntityCert;
 use x509_cert::Certificate;
 use x509_cert::der::Encode;
+use x509_cert::ext::pkix::KeyUsage;
 
 use super::vek::{Vek, VekError};
 use crate::anchor::amd_ask;
@@ -18,7 +19,7 @@ use crate::chain::{
 use crate::claims::Product;
 use crate::crl::{Issuer, MAX_CRLS, RevocationList};
 use crate::policy::SnpRules;
-use crate::refusal::Short;
+use crate::refusal::{Short, printable};
 use crate::{Refusal, TrustAnchor};
 
 /// The longest certificate; AMD's have at most 1,677 bytes.
@@ -70,7 +71,7 @@ impl Chain {
             valid_until_unix = valid_until_unix.min(judge_validity(name, certificate, now_unix)?);
         }
         for (name, certificate) in &named[..2] {
-            judge_key_usage(*name, certificate, |usage| usage.key_cert_sign(), "signing certificates")?;
+            judge_key_usage(*name, certificate, KeyUsage::key_cert_sign, "signing certificates")?;
         }
         let leaf_key = p384_point(&leaf)?;
         judge_path(&parts, now_unix)?;
@@ -97,28 +98,24 @@ impl<'a> Parts<'a> {
             [leaf, intermediate, root] => (*leaf, Some(*intermediate), Some(*root)),
             more => return Err(ChainError::TooLong { found: more.len(), wanted: "leaf, intermediate and root" }),
         };
-        let (product, anchor) = match root {
+        let (product, anchor) = if let Some(root) = root {
             // Attack stopped: a whole chain that is right in itself, below a root of the host's own.
-            Some(root) => {
-                let mut anchors = rules.anchors.iter();
-                anchors
-                    .find(|(_, anchor)| anchor.der().as_ref() == root)
-                    .ok_or_else(|| foreign(Short::text(&Sha256::digest(root)), rules))?
-            }
-            None => {
-                let (name, der) = match intermediate {
-                    Some(der) => (CertificateName::Intermediate, der),
-                    None => (CertificateName::Leaf, leaf),
-                };
-                let certificate = read(name, der)?;
-                let issuer = certificate.tbs_certificate().issuer().to_der().unwrap_or_default();
-                let leads = |(product, anchor): &&(Product, TrustAnchor)| match intermediate {
-                    Some(_) => anchor.name_der() == issuer,
-                    None => subject_of(amd_ask(*product)).is_some_and(|subject| subject == issuer),
-                };
-                let issuer = || format!("unknown, issuer \"{}\"", certificate.tbs_certificate().issuer());
-                rules.anchors.iter().find(leads).ok_or_else(|| foreign(issuer(), rules))?
-            }
+            let shown = rules.anchors.iter().find(|(_, anchor)| anchor.der().as_ref() == root);
+            shown.ok_or_else(|| foreign(Short::text(&Sha256::digest(root)), rules))?
+        } else {
+            let (name, der) = match intermediate {
+                Some(der) => (CertificateName::Intermediate, der),
+                None => (CertificateName::Leaf, leaf),
+            };
+            let certificate = read(name, der)?;
+            let issuer = certificate.tbs_certificate().issuer();
+            let issuer_der = issuer.to_der().unwrap_or_default();
+            let leads = |(product, anchor): &&(Product, TrustAnchor)| match intermediate {
+                Some(_) => anchor.name_der() == issuer_der,
+                None => subject_of(amd_ask(*product)).is_some_and(|subject| subject == issuer_der),
+            };
+            let named = rules.anchors.iter().find(leads);
+            named.ok_or_else(|| foreign(format!("unknown, issuer \"{}\"", printable(&issuer.to_string())), rules))?
         };
         let intermediate = intermediate.unwrap_or_else(|| amd_ask(*product));
         Ok(Self { leaf, intermediate, product: *product, anchor })
@@ -186,7 +183,7 @@ fn judge_revocation(
 
 impl Chain {
     /// Whether the certificate is the report's.
-    pub(crate) fn judge_report(&self, report: &super::Report<'_>) -> Result<(), VekError> {
+    pub(crate) fn judge_report(&self, report: super::Report<'_>) -> Result<(), VekError> {
         if self.vek.signer != report.signer() {
             return Err(VekError::Kind { report: report.signer(), certificate: self.vek.signer });
         }
@@ -195,7 +192,7 @@ impl Chain {
         {
             return Err(VekError::Product { report: found, certificate: self.product });
         }
-        self.vek.judge_tcb(&report.reported_tcb(self.product))?;
+        self.vek.judge_tcb(report.reported_tcb(self.product))?;
         self.vek.judge_chip(report.chip_id())
     }
 }

@@ -85,19 +85,19 @@ impl<'a> Report<'a> {
         Ok(report)
     }
 
-    fn array<const N: usize>(&self, at: usize) -> &'a [u8; N] {
+    fn array<const N: usize>(self, at: usize) -> &'a [u8; N] {
         self.raw[at..at + N].try_into().expect("offsets are constants within the report")
     }
 
-    fn u32(&self, at: usize) -> u32 {
+    fn u32(self, at: usize) -> u32 {
         u32::from_le_bytes(*self.array(at))
     }
 
-    fn u64(&self, at: usize) -> u64 {
+    fn u64(self, at: usize) -> u64 {
         u64::from_le_bytes(*self.array(at))
     }
 
-    fn tcb(&self, at: usize, product: Product) -> SnpTcb {
+    fn tcb(self, at: usize, product: Product) -> SnpTcb {
         let bytes = self.array::<8>(at);
         match product {
             Product::Milan | Product::Genoa => {
@@ -110,106 +110,106 @@ impl<'a> Report<'a> {
     }
 
     /// VERSION, 2 to 5.
-    pub fn version(&self) -> u32 {
+    pub fn version(self) -> u32 {
         self.u32(0)
     }
 
     /// GUEST_SVN.
-    pub fn guest_svn(&self) -> u32 {
+    pub fn guest_svn(self) -> u32 {
         self.u32(0x04)
     }
 
     /// POLICY.
-    pub fn policy(&self) -> GuestPolicy {
+    pub fn policy(self) -> GuestPolicy {
         GuestPolicy(self.u64(0x08))
     }
 
     /// FAMILY_ID.
-    pub fn family_id(&self) -> &'a [u8; 16] {
+    pub fn family_id(self) -> &'a [u8; 16] {
         self.array(0x10)
     }
 
     /// IMAGE_ID.
-    pub fn image_id(&self) -> &'a [u8; 16] {
+    pub fn image_id(self) -> &'a [u8; 16] {
         self.array(0x20)
     }
 
     /// VMPL, the privilege level that asked; all ones when the host asked.
-    pub fn vmpl(&self) -> u32 {
+    pub fn vmpl(self) -> u32 {
         self.u32(0x30)
     }
 
-    fn key_kind(&self) -> u32 {
+    fn key_kind(self) -> u32 {
         self.u32(0x48) >> 2 & 7
     }
 
     /// Which key signed.
-    pub fn signer(&self) -> SnpSigner {
+    pub fn signer(self) -> SnpSigner {
         if self.key_kind() == 0 { SnpSigner::Vcek } else { SnpSigner::Vlek }
     }
 
     /// REPORT_DATA: what the guest had bound.
-    pub fn report_data(&self) -> &'a [u8; 64] {
+    pub fn report_data(self) -> &'a [u8; 64] {
         self.array(0x50)
     }
 
     /// MEASUREMENT.
-    pub fn measurement(&self) -> &'a [u8; 48] {
+    pub fn measurement(self) -> &'a [u8; 48] {
         self.array(0x90)
     }
 
     /// HOST_DATA.
-    pub fn host_data(&self) -> &'a [u8; 32] {
+    pub fn host_data(self) -> &'a [u8; 32] {
         self.array(0xc0)
     }
 
     /// ID_KEY_DIGEST.
-    pub fn id_key_digest(&self) -> &'a [u8; 48] {
+    pub fn id_key_digest(self) -> &'a [u8; 48] {
         self.array(0xe0)
     }
 
     /// AUTHOR_KEY_DIGEST.
-    pub fn author_key_digest(&self) -> &'a [u8; 48] {
+    pub fn author_key_digest(self) -> &'a [u8; 48] {
         self.array(0x110)
     }
 
     /// CPUID_FAM_ID and CPUID_MOD_ID, of versions that have them.
-    pub fn cpuid(&self) -> Option<(u8, u8)> {
+    pub fn cpuid(self) -> Option<(u8, u8)> {
         (self.version() >= FIRST_WITH_CPUID).then(|| (self.raw[0x188], self.raw[0x189]))
     }
 
     /// CHIP_ID; `None` when the host masks it.
-    pub fn chip_id(&self) -> Option<&'a [u8; 64]> {
+    pub fn chip_id(self) -> Option<&'a [u8; 64]> {
         Some(self.array(0x1a0)).filter(|chip: &&[u8; 64]| chip.iter().any(|byte| *byte != 0))
     }
 
     /// CURRENT_TCB.
-    pub fn current_tcb(&self, product: Product) -> SnpTcb {
+    pub fn current_tcb(self, product: Product) -> SnpTcb {
         self.tcb(0x38, product)
     }
 
     /// REPORTED_TCB.
-    pub fn reported_tcb(&self, product: Product) -> SnpTcb {
+    pub fn reported_tcb(self, product: Product) -> SnpTcb {
         self.tcb(0x180, product)
     }
 
     /// COMMITTED_TCB.
-    pub fn committed_tcb(&self, product: Product) -> SnpTcb {
+    pub fn committed_tcb(self, product: Product) -> SnpTcb {
         self.tcb(0x1e0, product)
     }
 
     /// LAUNCH_TCB.
-    pub fn launch_tcb(&self, product: Product) -> SnpTcb {
+    pub fn launch_tcb(self, product: Product) -> SnpTcb {
         self.tcb(0x1f0, product)
     }
 
     /// The bytes that are signed, as they came: never made anew from what was parsed, which would forget reserved ones.
-    pub fn signed_bytes(&self) -> &'a [u8] {
+    pub fn signed_bytes(self) -> &'a [u8] {
         &self.raw[..SIGNED_BYTES]
     }
 
     /// The signature, `r ‖ s`, big-endian as everybody else writes it.
-    pub fn signature(&self) -> [u8; 2 * P384_BYTES] {
+    pub fn signature(self) -> [u8; 2 * P384_BYTES] {
         let mut signature = [0; 2 * P384_BYTES];
         for (half, at) in signature.chunks_mut(P384_BYTES).zip([SIGNED_BYTES, SIGNED_BYTES + SCALAR_BYTES]) {
             half.copy_from_slice(&self.raw[at..at + P384_BYTES]);
@@ -243,7 +243,7 @@ mod tests {
         let with = |at: usize, value: u8| {
             let mut bytes = report(3);
             bytes[at] = value;
-            Report::parse(&bytes).map(|report| report.signer())
+            Report::parse(&bytes).map(Report::signer)
         };
         assert_eq!(with(0x34, 2), Err(ReportError::Algorithm { found: 2 }));
         assert_eq!(with(0x48, 7 << 2), Err(ReportError::SigningKey { found: 7 }));

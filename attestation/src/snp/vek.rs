@@ -132,7 +132,7 @@ impl Vek {
     }
 
     /// Whether it is for the firmware that `report` says.
-    pub(crate) fn judge_tcb(&self, report: &SnpTcb) -> Result<(), VekError> {
+    pub(crate) fn judge_tcb(&self, report: SnpTcb) -> Result<(), VekError> {
         let both = self.tcb.components().into_iter().zip(report.components());
         // Attack stopped: a key of old firmware with a known hole, that says it is of new firmware.
         match both.into_iter().find(|(certificate, report)| certificate != report) {

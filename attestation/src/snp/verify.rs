@@ -37,11 +37,11 @@ pub(crate) fn authenticate(
         return Err(Refusal::Signature);
     }
     // After the signature, so that a changed report is told as one and not as another machine's.
-    chain.judge_report(&report)?;
-    Ok(claims(&report, &chain, !collateral.crls().is_empty()))
+    chain.judge_report(report)?;
+    Ok(claims(report, &chain, !collateral.crls().is_empty()))
 }
 
-fn claims(report: &Report<'_>, chain: &Chain, revocation_checked: bool) -> Claims {
+fn claims(report: Report<'_>, chain: &Chain, revocation_checked: bool) -> Claims {
     let product = chain.product;
     let policy = report.policy();
     let measurements: Measurements = [

@@ -140,11 +140,11 @@ fn collateral_that_does_not_hold() {
     let malformed = tcb_info(|info| info["tcbLevels"] = 1.into());
     assert!(matches!(malformed, Refusal::Collateral(CollateralError::Malformed(_))), "{malformed}");
     let changed = signed(|all| {
-        all["tcb_info"] = all["tcb_info"].as_str().unwrap().replace("\"tcbType\":0", "\"tcbType\":1").into()
+        all["tcb_info"] = all["tcb_info"].as_str().unwrap().replace("\"tcbType\":0", "\"tcbType\":1").into();
     });
     assert_eq!(changed, Refusal::Collateral(CollateralError::Signature { part: Part::TcbInfo }));
     let changed = signed(|all| {
-        all["qe_identity"] = all["qe_identity"].as_str().unwrap().replace("\"isvsvn\":8", "\"isvsvn\":1").into()
+        all["qe_identity"] = all["qe_identity"].as_str().unwrap().replace("\"isvsvn\":8", "\"isvsvn\":1").into();
     });
     assert_eq!(changed, Refusal::Collateral(CollateralError::Signature { part: Part::QeIdentity }));
     let built = Forgery::default().build();

@@ -3,6 +3,9 @@
 //! AWS's is in `tests/standins`, because development evidence is made by it. AMD's and Intel's are written byte by byte here, so that
 //! a forgery may be anything.
 
+#![allow(clippy::unwrap_used, reason = "a PKI of constants: what cannot be made is a broken test")]
+#![allow(clippy::type_complexity, clippy::items_after_statements, reason = "forgeries are closures, and stand where they are used")]
+
 mod amd;
 mod der;
 mod each_forgery_of_a_quote;
