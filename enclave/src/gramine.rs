@@ -33,7 +33,7 @@ impl Gramine<KernelFiles> {
     }
 }
 
-fn refused(operation: &'static str, reason: impl ToString) -> ModuleError {
+fn refused(operation: &'static str, reason: &dyn ToString) -> ModuleError {
     ModuleError { operation, reason: reason.to_string() }
 }
 
@@ -44,13 +44,13 @@ impl<F: PseudoFiles> Gramine<F> {
     }
 
     fn quote(&self, operation: &'static str, data: &[u8; 64]) -> Result<Vec<u8>, ModuleError> {
-        let failed = |error| refused(operation, error);
+        let failed = |error: std::io::Error| refused(operation, &error);
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let kind = self.files.read("attestation_type", TEXT_BYTES).map_err(failed)?;
         // EPID is withdrawn, and `none` is a manifest without remote attestation.
         if kind.trim_ascii() != b"dcap" {
             let reason = format!("attestation_type is {}, wanted dcap", String::from_utf8_lossy(kind.trim_ascii()));
-            return Err(refused(operation, reason));
+            return Err(refused(operation, &reason));
         }
         self.files.write("user_report_data", data).map_err(failed)?;
         let quote = self.files.read("quote", MAX_EVIDENCE_BYTES).map_err(failed)?;
@@ -58,8 +58,8 @@ impl<F: PseudoFiles> Gramine<F> {
             Ok(parsed) if parsed.kind == TeeKind::Sgx && parsed.signed_bytes().get(REPORT_DATA_AT..) == Some(data) => {
                 Ok(quote)
             }
-            Ok(_) => Err(refused(operation, "the quote does not bind what was asked")),
-            Err(error) => Err(refused(operation, error)),
+            Ok(_) => Err(refused(operation, &"the quote does not bind what was asked")),
+            Err(error) => Err(refused(operation, &error)),
         }
     }
 }
@@ -78,16 +78,16 @@ impl<F: PseudoFiles> SecurityModule for Gramine<F> {
     }
 
     fn extend(&self, _: u16, _: &[u8]) -> Result<Vec<u8>, ModuleError> {
-        Err(refused("extend", NO_REGISTERS))
+        Err(refused("extend", &NO_REGISTERS))
     }
 
     fn lock(&self, _: u16) -> Result<(), ModuleError> {
-        Err(refused("lock", NO_REGISTERS))
+        Err(refused("lock", &NO_REGISTERS))
     }
 
     /// Gramine's getrandom(2), which is the processor's instruction.
     fn random(&self, out: &mut [u8]) -> Result<(), ModuleError> {
-        getrandom::fill(out).map_err(|error| refused("random", error))
+        getrandom::fill(out).map_err(|error| refused("random", &error))
     }
 }
 

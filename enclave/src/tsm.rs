@@ -45,7 +45,7 @@ impl Tsm<KernelFiles> {
     }
 }
 
-fn refused(operation: &'static str, reason: impl ToString) -> ModuleError {
+fn refused(operation: &'static str, reason: &dyn ToString) -> ModuleError {
     ModuleError { operation, reason: reason.to_string() }
 }
 
@@ -65,12 +65,12 @@ impl<F: PseudoFiles> Tsm<F> {
     fn report(&self, operation: &'static str, data: &[u8; 64]) -> Result<Vec<u8>, ModuleError> {
         let number = self.asked.fetch_add(1, Ordering::Relaxed);
         let folder = format!("casemate-{}-{number}", std::process::id());
-        self.files.make(&folder).map_err(|error| refused(operation, error))?;
+        self.files.make(&folder).map_err(|error| refused(operation, &error))?;
         let report = (0..TRIES).find_map(|_| self.try_report(&folder, data).transpose());
         let removed = self.files.remove(&folder);
-        let report = report.ok_or_else(|| refused(operation, "another report came between, each time"))?;
-        let report = report.map_err(|error| refused(operation, error))?;
-        removed.map_err(|error| refused(operation, error))?;
+        let report = report.ok_or_else(|| refused(operation, &"another report came between, each time"))?;
+        let report = report.map_err(|error| refused(operation, &error))?;
+        removed.map_err(|error| refused(operation, &error))?;
         Ok(report)
     }
 
@@ -138,7 +138,7 @@ impl<F: PseudoFiles> SecurityModule for Tsm<F> {
                 quote.signed_bytes().get(at..at + 48)?.try_into().ok()
             }),
         };
-        let measurement = measurement.ok_or_else(|| refused(OPERATION, "the report cannot be read"))?;
+        let measurement = measurement.ok_or_else(|| refused(OPERATION, &"the report cannot be read"))?;
         Ok(Measurements { pcrs: [measurement; 3] })
     }
 
@@ -147,16 +147,16 @@ impl<F: PseudoFiles> SecurityModule for Tsm<F> {
     }
 
     fn extend(&self, _: u16, _: &[u8]) -> Result<Vec<u8>, ModuleError> {
-        Err(refused("extend", NO_REGISTERS))
+        Err(refused("extend", &NO_REGISTERS))
     }
 
     fn lock(&self, _: u16) -> Result<(), ModuleError> {
-        Err(refused("lock", NO_REGISTERS))
+        Err(refused("lock", &NO_REGISTERS))
     }
 
     /// The kernel's: on these platforms the processor's own instruction is its hardware source, and there is no other.
     fn random(&self, out: &mut [u8]) -> Result<(), ModuleError> {
-        getrandom::fill(out).map_err(|error| refused("random", error))
+        getrandom::fill(out).map_err(|error| refused("random", &error))
     }
 }
 

@@ -32,13 +32,14 @@ fn encoded_message(public_key: &[u8], signature: &[u8]) -> Option<(Vec<u8>, usiz
     if !KEY_BYTES.contains(&modulus.len()) || exponent.len() > EXPONENT_BYTES || signature.len() != modulus.len() {
         return None;
     }
+    let is_odd = exponent.last().is_some_and(|byte| byte & 1 == 1);
     let precision = u32::try_from(modulus.len() * 8).ok()?;
     let exponent = BoxedUint::from_be_slice(exponent, 32).ok()?;
     let base = BoxedUint::from_be_slice(signature, precision).ok()?;
     let modulus = BoxedUint::from_be_slice(modulus, precision).ok()?;
     let bits = usize::try_from(modulus.bits_vartime()).ok()?;
     // An exponent of 1, or an even one, is no exponent of RSA.
-    if base >= modulus || exponent < BoxedUint::from(3_u32) || !bool::from(exponent.is_odd()) {
+    if base >= modulus || exponent < BoxedUint::from(3_u32) || !is_odd {
         return None;
     }
     let odd: Option<Odd<BoxedUint>> = Odd::new(modulus).into();

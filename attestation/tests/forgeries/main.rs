@@ -4,7 +4,11 @@
 //! a forgery may be anything.
 
 #![allow(clippy::unwrap_used, reason = "a PKI of constants: what cannot be made is a broken test")]
-#![allow(clippy::type_complexity, clippy::items_after_statements, reason = "forgeries are closures, and stand where they are used")]
+#![allow(
+    clippy::type_complexity,
+    clippy::items_after_statements,
+    reason = "forgeries are closures, and stand where they are used"
+)]
 
 mod amd;
 mod der;
