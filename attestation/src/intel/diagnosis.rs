@@ -13,6 +13,8 @@ use crate::chain::{CertificateName, ChainError, judge_validity, read};
 use crate::crl::RevocationList;
 use crate::refusal::{IntelError, printable};
 
+/// The oldest TCB info that `dcap-qvl` reads.
+const TCB_INFO_VERSION: u64 = 3;
 /// The most certificates of a chain that are looked at.
 const MAX_CHAIN: usize = 5;
 const ALGORITHM: &str = "ECDSA on P-256 and SHA-256";
@@ -148,8 +150,23 @@ fn of_sentence(sentence: &str, collateral: &IntelCollateral, now_unix: u64) -> R
     }
 }
 
+/// Refuses TCB info that is older than what all of `dcap-qvl` reads. Only the one member is read, since this is asked of every quote.
+pub(super) fn judge_version(collateral: &IntelCollateral) -> Result<(), CollateralError> {
+    #[derive(serde::Deserialize)]
+    struct TcbInfo {
+        version: u64,
+    }
+    match serde_json::from_str::<TcbInfo>(&collateral.0.tcb_info) {
+        Ok(TcbInfo { version: found }) if found < TCB_INFO_VERSION => {
+            Err(CollateralError::Version { part: Part::TcbInfo, found, wanted: TCB_INFO_VERSION })
+        }
+        // What is no TCB info is refused when it is read.
+        _ => Ok(()),
+    }
+}
+
 /// TCB info or QE identity as JSON; null if it is none.
-pub(super) fn part_of(collateral: &IntelCollateral, part: Part) -> Value {
+fn part_of(collateral: &IntelCollateral, part: Part) -> Value {
     let text = match part {
         Part::TcbInfo => &collateral.0.tcb_info,
         Part::QeIdentity => &collateral.0.qe_identity,

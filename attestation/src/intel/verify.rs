@@ -10,8 +10,8 @@ use rustls_pki_types::SignatureVerificationAlgorithm;
 use sha2::{Digest, Sha256, Sha384};
 use x509_cert::der::Encode;
 
-use super::collateral::{CollateralError, Part};
-use super::diagnosis::{diagnose, part_of, platform_chain, signer_chains};
+use super::collateral::CollateralError;
+use super::diagnosis::{diagnose, judge_version, platform_chain, signer_chains};
 use super::{IntelCollateral, Quote, TeeKind};
 use crate::backend;
 use crate::chain::{CertificateName, ChainError, read};
@@ -19,8 +19,6 @@ use crate::claims::{Bound, Claims, DebugSign, Guest, Identity, Measurements, Pla
 use crate::refusal::{IntelError, Short};
 use crate::{Refusal, TrustAnchor};
 
-/// The oldest TCB info that `dcap-qvl` reads.
-const TCB_INFO_VERSION: u64 = 3;
 /// Bit 1 of ATTRIBUTES.
 const SGX_DEBUG: u8 = 0x02;
 
@@ -70,10 +68,7 @@ pub(crate) fn authenticate(
     let quote = Quote::parse(evidence)?;
     let collateral = collateral.ok_or(CollateralError::Missing)?;
     let anchor = choose_anchor(&quote, collateral, anchors)?;
-    let version = part_of(collateral, Part::TcbInfo)["version"].as_u64();
-    if let Some(found) = version.filter(|version| *version < TCB_INFO_VERSION) {
-        return Err(CollateralError::Version { part: Part::TcbInfo, found, wanted: TCB_INFO_VERSION }.into());
-    }
+    judge_version(collateral)?;
     let verifier = QuoteVerifier::<Ours>::new_with_config(anchor.der().to_vec())
         // Both are for the policy to say, which has the claims; see `Claims::debug` and `Register::MrServiceTd`.
         .allow_debug(true)
@@ -90,28 +85,47 @@ fn choose_anchor<'a>(
     collateral: &IntelCollateral,
     anchors: &'a [TrustAnchor],
 ) -> Result<&'a TrustAnchor, Refusal> {
-    let mut chosen = None;
+    let mut chosen: Option<&TrustAnchor> = None;
     let mut chains = signer_chains(collateral).to_vec();
     chains.push((CertificateName::Leaf, platform_chain(quote, collateral)));
-    for (place, der) in chains.iter().flat_map(|(name, chain)| chain.iter().map(|der| (*name, der))) {
-        let certificate = read(place, der)?;
-        let tbs = certificate.tbs_certificate();
-        // The root, wherever in its chain it stands.
-        if tbs.issuer() != tbs.subject() {
-            continue;
-        }
-        let name = tbs.subject().to_der().unwrap_or_default();
-        let key = tbs.subject_public_key_info().to_der().unwrap_or_default();
-        let is_it = |anchor: &&TrustAnchor| anchor.name_der() == name && anchor.key_der() == key;
-        // Attack stopped: a whole PKI that is right in itself, below a root of the host's own.
-        match (anchors.iter().find(is_it), chosen) {
-            (Some(anchor), None) => chosen = Some(anchor),
-            (Some(anchor), Some(chosen)) if anchor == chosen => {}
-            _ => return Err(foreign(der, anchors).into()),
+    for (place, chain) in &chains {
+        let shown = anchors.iter().find(|anchor| chain.iter().any(|der| anchor.der().as_ref() == der.as_slice()));
+        let anchor = match shown {
+            // Byte for byte: nothing needs to be read.
+            Some(anchor) => anchor,
+            None => match root_of(*place, chain)? {
+                Some(root) => named(&root, anchors).ok_or_else(|| foreign(&root, anchors))?,
+                None => continue,
+            },
+        };
+        // Attack stopped: a quote of one PKI with the collateral of another.
+        if *chosen.get_or_insert(anchor) != anchor {
+            return Err(ChainError::UnknownIssuer.into());
         }
     }
     // A chain without its root is led to the first anchor, or refused there.
     chosen.or(anchors.first()).ok_or_else(|| ChainError::UnknownIssuer.into())
+}
+
+/// The self-issued certificate of a chain, wherever in it it stands.
+fn root_of(place: CertificateName, chain: &[Vec<u8>]) -> Result<Option<Vec<u8>>, ChainError> {
+    for der in chain {
+        let certificate = read(place, der)?;
+        if certificate.tbs_certificate().issuer() == certificate.tbs_certificate().subject() {
+            return Ok(Some(der.clone()));
+        }
+    }
+    Ok(None)
+}
+
+/// The anchor of the same name and key, which is all that a path ends at.
+fn named<'a>(root: &[u8], anchors: &'a [TrustAnchor]) -> Option<&'a TrustAnchor> {
+    // Attack stopped: a whole PKI that is right in itself, below a root of the host's own.
+    let certificate = read(CertificateName::Root, root).ok()?;
+    let tbs = certificate.tbs_certificate();
+    let name = tbs.subject().to_der().ok()?;
+    let key = tbs.subject_public_key_info().to_der().ok()?;
+    anchors.iter().find(|anchor| anchor.name_der() == name && anchor.key_der() == key)
 }
 
 fn foreign(root: &[u8], anchors: &[TrustAnchor]) -> ChainError {
