@@ -1,17 +1,18 @@
-//! Evidence that was authenticated before, so that the same bytes are not authenticated again.
+//! Evidence that was authenticated before, so that the same statement is not authenticated again.
 //!
-//! A node shows the same document to everybody until it renews it. Only the costly half is remembered, signature and chain, under the
-//! hash of all bytes and of the anchor that they led to; a policy judges the claims anew each time, so that age, nonce and trusted images
-//! are never a matter of memory.
+//! A node shows the same document to everybody until it renews it. Only the costly half is remembered, signature and chain; a policy judges
+//! the claims anew each time, so that age, nonce, floors and trusted images are never a matter of memory. A statement is known by the
+//! bytes that are signed and by what came with it. Its unsigned bytes are compared as well: they could be written otherwise by anybody,
+//! which then costs a verification and takes no second place here.
 
 use std::num::NonZeroUsize;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use lru::LruCache;
 use sha2::{Digest, Sha256};
 
-use crate::nitro::{MAX_EVIDENCE_BYTES, authenticate_with_skew, chain_time};
-use crate::{Claims, Policy, Refusal};
+use crate::nitro::chain_time;
+use crate::{Claims, Collateral, Platform, Policy, Refusal, nitro, within_bounds};
 
 /// Remembers the evidence that was authenticated last. It has a bound, and refused evidence takes no place in it.
 #[derive(Debug)]
@@ -19,21 +20,30 @@ pub struct Cache(Mutex<LruCache<[u8; 32], Known>>);
 
 #[derive(Debug)]
 struct Known {
-    /// The time that the chain was verified at, Unix seconds. Its end stands in the claims.
+    /// All of the evidence.
+    evidence: Box<[u8]>,
+    /// The time that it was verified at, Unix seconds. Its end stands in the claims.
     from_unix: u64,
-    claims: Claims,
+    claims: Arc<Claims>,
 }
 
 impl Known {
-    /// Attack stopped: a chain that has ended since, or had not begun then, believed because it was once good.
-    fn holds_at(&self, now_unix: u64, policy: &Policy) -> bool {
-        let time = chain_time(self.claims.issued_at_unix_ms, now_unix, policy.clock_skew);
-        (self.from_unix..=self.claims.valid_until_unix).contains(&time)
+    /// Attack stopped: a chain that has ended since, or had not begun then, believed because it was once good; evidence that one anchor's
+    /// chain leads to, believed by a policy of another.
+    fn holds(&self, evidence: &[u8], now_unix: u64, policy: &Policy) -> bool {
+        *self.evidence == *evidence
+            && (self.from_unix..=self.claims.valid_until_unix).contains(&time_of(&self.claims, now_unix, policy))
+            && policy.trusts(self.claims.platform, &self.claims.anchor_fingerprint)
     }
 }
 
+/// The time that a chain is verified at.
+fn time_of(claims: &Claims, now_unix: u64, policy: &Policy) -> u64 {
+    claims.issued_at_unix_ms.map_or(now_unix, |issued| chain_time(issued, now_unix, policy.clock_skew))
+}
+
 impl Cache {
-    /// A cache for so many documents; each takes a few kilobytes.
+    /// A cache for so many pieces of evidence; each takes about twice its own size.
     pub fn new(capacity: NonZeroUsize) -> Self {
         Self(Mutex::new(LruCache::new(capacity)))
     }
@@ -43,24 +53,31 @@ impl Cache {
     /// # Errors
     ///
     /// See there.
-    pub fn verify(&self, evidence: &[u8], now_unix: u64, policy: &Policy) -> Result<Claims, Refusal> {
-        // Too large to be genuine: refused without being hashed.
-        if evidence.len() > MAX_EVIDENCE_BYTES {
-            return crate::verify(evidence, now_unix, policy);
+    pub fn verify(
+        &self,
+        evidence: &[u8],
+        collateral: &Collateral,
+        now_unix: u64,
+        policy: &Policy,
+    ) -> Result<Arc<Claims>, Refusal> {
+        let platform = within_bounds(evidence)?;
+        policy.judge_platform(platform)?;
+        let name = name(platform, evidence, collateral)?;
+        let known = self
+            .entries()
+            .get(&name)
+            .filter(|known| known.holds(evidence, now_unix, policy))
+            .map(|known| Arc::clone(&known.claims));
+        if let Some(claims) = known {
+            policy.judge(&claims, now_unix)?;
+            return Ok(claims);
         }
-        // Attack stopped: evidence that one anchor's chain leads to believed under another.
-        let name: [u8; 32] =
-            Sha256::new().chain_update(policy.anchor.fingerprint()).chain_update(evidence).finalize().into();
-        if let Some(known) = self.entries().get(&name).filter(|known| known.holds_at(now_unix, policy)) {
-            policy.judge(&known.claims, now_unix)?;
-            return Ok(known.claims.clone());
-        }
-        let authenticated = authenticate_with_skew(evidence, now_unix, policy.clock_skew, &policy.anchor)?;
-        let claims = authenticated.into_claims();
-        // Attack stopped: genuine evidence of other people's enclaves that pushes out what is believed here.
+        let claims = Arc::new(crate::authenticate(evidence, collateral, now_unix, policy)?);
+        // Attack stopped: genuine evidence of other people's guests that pushes out what is believed here.
         policy.judge(&claims, now_unix)?;
-        let from_unix = chain_time(claims.issued_at_unix_ms, now_unix, policy.clock_skew);
-        self.entries().put(name, Known { from_unix, claims: claims.clone() });
+        let from_unix = time_of(&claims, now_unix, policy);
+        let known = Known { evidence: evidence.into(), from_unix, claims: Arc::clone(&claims) };
+        self.entries().put(name, known);
         Ok(claims)
     }
 
@@ -68,4 +85,15 @@ impl Cache {
         // What is in it was put there whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn name(platform: Platform, evidence: &[u8], collateral: &Collateral) -> Result<[u8; 32], Refusal> {
+    let signed = match platform {
+        Platform::Nitro => nitro::Envelope::parse(evidence)?.payload(),
+        Platform::SevSnp => crate::snp::signed_bytes(evidence)?,
+        Platform::Sgx | Platform::Tdx => crate::intel::signed_bytes(evidence)?,
+    };
+    // The platform is among it because two of them could sign the same bytes, the collateral because another one may know more.
+    let hash = Sha256::new().chain_update(platform.id()).chain_update([0]).chain_update(collateral.digest());
+    Ok(hash.chain_update(signed).finalize().into())
 }

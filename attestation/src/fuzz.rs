@@ -6,23 +6,33 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use crate::intel::{IntelCollateral, Quote};
 use crate::nitro::{
-    Document, Envelope, MAX_BOUND_BYTES, MAX_CABUNDLE, MAX_CERTIFICATE_BYTES, MAX_EVIDENCE_BYTES, MAX_MODULE_ID_BYTES,
-    MAX_PUBLIC_KEY_BYTES,
+    Document, Envelope, MAX_BOUND_BYTES, MAX_CABUNDLE, MAX_CERTIFICATE_BYTES, MAX_MODULE_ID_BYTES, MAX_PUBLIC_KEY_BYTES,
 };
-use crate::{Policy, Refusal, TrustAnchor, authenticate, verify};
+use crate::snp::{CertificateTable, REPORT_BYTES, Report};
+use crate::{
+    Bundle, Collateral, MAX_EVIDENCE_BYTES, Platform, Policy, Product, Refusal, TrustAnchor, crl, nitro, verify,
+};
 
 /// A policy that believes no image, whoever signed for it.
 static NOBODY: LazyLock<Policy> = LazyLock::new(|| Policy {
-    anchor: TrustAnchor::aws_nitro(),
-    measurements: Vec::new(),
+    any_image: false,
     max_age: Duration::MAX,
     clock_skew: Duration::MAX,
-    nonce: None,
-    user_data: None,
-    public_key: None,
     allow_debug: true,
+    ..Policy::genuine()
 });
+
+/// Times to verify at: some of them within what seeds are good for.
+const TIMES: [u64; 3] = [0, 1_766_668_537, u64::MAX];
+
+/// Verifies `bytes` with `collateral` under a policy that believes no image.
+fn is_not_believed(bytes: &[u8], collateral: &Collateral) {
+    let now_unix = TIMES[bytes.len() % TIMES.len()];
+    let refusal = verify(bytes, collateral, now_unix, &NOBODY).expect_err("a policy without images believes nothing");
+    assert!(!refusal.to_string().is_empty());
+}
 
 /// Parses `bytes` as evidence and as a bare document, and verifies them under AWS's root.
 ///
@@ -43,9 +53,7 @@ pub fn evidence(bytes: &[u8]) -> bool {
     let enclosed = envelope.is_ok_and(|envelope| document(envelope.payload()));
     // Directly as well, so that a fuzzer need not find the envelope first.
     let bare = document(bytes);
-    let now_unix = [0, 1_766_668_537, u64::MAX][bytes.len() % 3];
-    let refusal = verify(bytes, now_unix, &NOBODY).expect_err("a policy without images believes nothing");
-    assert!(!refusal.to_string().is_empty());
+    is_not_believed(bytes, &Collateral::NONE);
     enclosed || bare
 }
 
@@ -78,15 +86,19 @@ pub fn certificates(bytes: &[u8]) -> bool {
     let Ok(document) = Document::parse(envelope.payload()) else { return false };
     let Ok(anchor) = TrustAnchor::from_der(document.cabundle[0].to_vec()) else { return false };
     let now_unix = document.timestamp_unix_ms / 1000;
-    let authenticated = authenticate(bytes, now_unix, &anchor);
-    let is_foreign = anchor != NOBODY.anchor;
-    let policy = Policy { anchor, ..NOBODY.clone() };
+    let authenticated = nitro::authenticate(bytes, now_unix, &anchor);
+    let aws = TrustAnchor::aws_nitro();
+    let is_foreign = anchor != aws;
+    let policy = Policy { max_age: Duration::MAX, allow_debug: true, ..Policy::nitro(anchor, []) };
     match &authenticated {
-        Ok(_) => assert!(matches!(verify(bytes, now_unix, &policy), Err(Refusal::NoMeasurements))),
+        Ok(_) => {
+            let verdict = verify(bytes, &Collateral::NONE, now_unix, &policy);
+            assert_eq!(verdict, Err(Refusal::NoMeasurements { platform: Platform::Nitro }));
+        }
         Err(refusal) => assert!(!refusal.to_string().is_empty()),
     }
     if is_foreign {
-        assert!(authenticate(bytes, now_unix, &NOBODY.anchor).is_err(), "another root");
+        assert!(nitro::authenticate(bytes, now_unix, &aws).is_err(), "another root");
     }
     authenticated.is_ok()
 }
@@ -100,5 +112,107 @@ pub fn anchors(bytes: &[u8]) -> bool {
     let Ok(anchor) = TrustAnchor::from_der(bytes.to_vec()) else { return false };
     assert!(bytes.len() <= TrustAnchor::MAX_BYTES);
     assert_eq!(anchor.der().as_ref(), bytes);
+    true
+}
+
+/// Reads `bytes` as a SEV-SNP report with its certificates behind it, and verifies it under AMD's roots.
+///
+/// # Panics
+///
+/// If what was parsed is not what was there, or is believed.
+pub fn reports(bytes: &[u8]) -> bool {
+    is_not_believed(bytes, &Collateral::NONE);
+    let (report, table) = bytes.split_at(bytes.len().min(REPORT_BYTES));
+    if let Ok(table) = CertificateTable::parse(table) {
+        let again = table.encode();
+        assert_eq!(CertificateTable::parse(&again).as_ref(), Ok(&table));
+        for certificate in table.certificates() {
+            assert!(certificate.len() <= bytes.len());
+        }
+    }
+    let Ok(report) = Report::parse(report) else { return false };
+    assert!(bytes.starts_with(report.signed_bytes()));
+    assert!((2..=5).contains(&report.version()));
+    for product in Product::ALL {
+        let _ = (report.current_tcb(product), report.committed_tcb(product), report.launch_tcb(product));
+    }
+    true
+}
+
+/// Reads `bytes` as an SGX or TDX quote, and verifies it without collateral.
+///
+/// # Panics
+///
+/// If what was parsed is not what was there, if it is believed, or if `dcap-qvl` reads another quote from the same bytes.
+pub fn quotes(bytes: &[u8]) -> bool {
+    is_not_believed(bytes, &Collateral::NONE);
+    if bytes.len() > MAX_EVIDENCE_BYTES {
+        return false;
+    }
+    let Ok(quote) = Quote::parse(bytes) else { return false };
+    assert!(bytes.starts_with(quote.signed_bytes()));
+    assert!(quote.chain().is_none_or(|chain| chain.len() < bytes.len()));
+    let theirs = dcap_qvl::quote::Quote::parse(bytes).expect("what is framed rightly is read by them too");
+    assert_eq!(theirs.signed_length(), quote.signed_bytes().len());
+    true
+}
+
+/// Reads `bytes` as Intel's collateral in JSON; verifies a real quote's framing with it.
+///
+/// # Panics
+///
+/// If a quote is believed with it.
+pub fn collaterals(bytes: &[u8]) -> bool {
+    let Ok(collateral) = IntelCollateral::parse(bytes) else { return false };
+    is_not_believed(&EMPTY_QUOTE, &Collateral::intel(collateral));
+    true
+}
+
+/// A quote of an SGX enclave whose lengths are right and in which everything is zero, so that collateral is looked at.
+static EMPTY_QUOTE: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let mut quote = vec![0; 48 + 384];
+    quote[..8].copy_from_slice(&[3, 0, 2, 0, 0, 0, 0, 0]);
+    quote[12..28].copy_from_slice(&dcap_qvl::INTEL_QE_VENDOR_ID);
+    let signature = 64 + 64 + 384 + 64 + 2 + 32 + 2 + 4;
+    quote.extend(u32::try_from(signature).expect("a few hundred").to_le_bytes());
+    let start = quote.len();
+    quote.resize(start + signature, 0);
+    quote[start + 576] = 32;
+    quote[start + 610] = 5;
+    quote
+});
+
+/// Reads `bytes` as a revocation list, and asks it.
+///
+/// # Panics
+///
+/// If a list that AMD did not sign is taken for AMD's.
+pub fn revocation_lists(bytes: &[u8]) -> bool {
+    crl::is_taken(bytes)
+}
+
+/// Reads `bytes` as a policy in TOML.
+///
+/// # Panics
+///
+/// If a policy that was read prints itself as another one, or if it believes what no policy may.
+pub fn policies(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    let Ok(policy) = Policy::parse(text) else { return false };
+    assert!(!policy.platforms().is_empty() && policy.images.len() <= Policy::MAX_IMAGES);
+    assert!(policy.images.iter().all(|image| image.check().is_ok()));
+    assert_eq!(Policy::parse(&policy.to_string()), Ok(policy));
+    true
+}
+
+/// Reads `bytes` as a bundle: raw, base64 or JSON.
+///
+/// # Panics
+///
+/// If its evidence is believed.
+pub fn bundles(bytes: &[u8]) -> bool {
+    let Ok(bundle) = Bundle::parse(bytes) else { return false };
+    assert!(bundle.evidence.len() <= bytes.len());
+    is_not_believed(&bundle.evidence, &bundle.collateral);
     true
 }

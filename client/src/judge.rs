@@ -2,9 +2,10 @@
 //!
 //! Everything here is a pure function of what the node sent, what this device trusts, and the time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use casemate_attestation::{Claims, MeasurementSet, Policy, Refusal};
+use casemate_attestation::{Bound, Claims, Collateral, MeasurementSet, Policy, Refusal, TrustAnchor};
 use casemate_protocol::id::VaultId;
 use casemate_protocol::limits;
 use casemate_protocol::link::AttestReply;
@@ -113,7 +114,7 @@ impl Distrust {
             Self::Evidence(Refusal::TooOld { .. } | Refusal::FromTheFuture { .. }) => {
                 "Check this machine's clock; if it is right, the node's evidence is not renewed: tell the operator."
             }
-            Self::Evidence(Refusal::Measurement { .. } | Refusal::NoMeasurements) => {
+            Self::Evidence(Refusal::Measurement { .. } | Refusal::NoMeasurements { .. }) => {
                 "If the image was upgraded, add its trust file (`casemate trust add FILE`) after checking where it comes from; otherwise do not use this node."
             }
             Self::Evidence(Refusal::Debug { .. }) => {
@@ -247,7 +248,7 @@ impl Grounds<'_> {
         let claims = self.verify(shown, cluster, &images)?;
         let image = self.choose_image(&images, &claims)?;
         let genuine = self.roots.anchors.iter().find(|anchor| *anchor.fingerprint() == claims.anchor_fingerprint);
-        let is_development = genuine != Some(&casemate_attestation::TrustAnchor::aws_nitro());
+        let is_development = genuine != Some(&TrustAnchor::aws_nitro());
         Ok(Trusted { image, claims, cluster, configuration, identity: *shown.identity, is_development })
     }
 
@@ -260,18 +261,19 @@ impl Grounds<'_> {
         let mut refused = Distrust::NoImages;
         for anchor in &self.roots.anchors {
             let policy = Policy {
-                anchor: anchor.clone(),
-                measurements: images.iter().map(|(_, measurements)| *measurements).collect(),
                 max_age: MAX_AGE,
                 clock_skew: CLOCK_SKEW,
-                nonce: shown.nonce.map(<[u8]>::to_vec),
-                // Attack stopped: genuine evidence of another node, or of a node with another configuration.
-                user_data: Some(node_user_data(shown.identity, cluster).to_vec()),
-                public_key: Some(shown.identity.to_vec()),
-                allow_debug: false,
+                bound: Bound {
+                    nonce: shown.nonce.map(<[u8]>::to_vec),
+                    // Attack stopped: genuine evidence of another node, or of a node with another configuration.
+                    user_data: Some(node_user_data(shown.identity, cluster).to_vec()),
+                    public_key: Some(shown.identity.to_vec()),
+                    report_data: None,
+                },
+                ..Policy::nitro(anchor.clone(), images.iter().map(|(_, measurements)| *measurements))
             };
-            match self.roots.verified.verify(shown.evidence, self.now, &policy) {
-                Ok(claims) => return Ok(claims),
+            match self.roots.verified.verify(shown.evidence, &Collateral::NONE, self.now, &policy) {
+                Ok(claims) => return Ok(Arc::unwrap_or_clone(claims)),
                 Err(refusal) => refused = Distrust::Evidence(refusal),
             }
         }
@@ -280,8 +282,12 @@ impl Grounds<'_> {
 
     /// The matching image; of several the one that a person added, then the newest release.
     fn choose_image(&self, images: &[(Image, MeasurementSet)], claims: &Claims) -> Result<Image, Distrust> {
-        let matching =
-            || images.iter().filter(|(_, measurements)| *measurements == claims.measurements).map(|(image, _)| image);
+        let matching = || {
+            images
+                .iter()
+                .filter(|(_, measurements)| claims.measurements.image() == Some(*measurements))
+                .map(|(image, _)| image)
+        };
         if let Some(built) = matching().find(|image| matches!(image, Image::SelfBuilt(_))) {
             return Ok(built.clone());
         }

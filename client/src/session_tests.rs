@@ -1,7 +1,7 @@
 //! The device's machine against the vault's.
 
 use super::*;
-use casemate_attestation::{Claims, MeasurementSet, Pcrs, Platform};
+use casemate_attestation::{Bound, Claims, Guest, Identity, MeasurementSet, Measurements, Platform, Register};
 use casemate_protocol::session::{Responder, public_key};
 use casemate_protocol::statement::Statement;
 use casemate_protocol::trust::TrustConfiguration;
@@ -25,20 +25,22 @@ fn credentials() -> Credentials {
 }
 
 fn trusted() -> Trusted {
-    let measurements = MeasurementSet { pcr0: [1; 48], pcr1: [2; 48], pcr2: [3; 48] };
+    let set = MeasurementSet { pcr0: [1; 48], pcr1: [2; 48], pcr2: [3; 48] };
+    let measurements: Measurements =
+        set.indexed().into_iter().map(|(index, value)| (Register::Pcr(index), *value)).collect();
     Trusted {
         image: Image::SelfBuilt("test".to_owned()),
         claims: Claims {
             platform: Platform::Nitro,
             measurements,
-            pcrs: Pcrs::new(),
-            user_data: None,
-            nonce: None,
-            public_key: None,
-            module_id: String::new(),
-            issued_at_unix_ms: 0,
+            bound: Bound::default(),
+            tcb: None,
+            debug: None,
+            identity: Identity::Nitro { module_id: String::new() },
+            guest: Guest::Nitro,
+            issued_at_unix_ms: Some(0),
             valid_until_unix: 0,
-            debug: false,
+            revocation_checked: false,
             anchor_subject: String::new(),
             anchor_fingerprint: [0; 32],
         },

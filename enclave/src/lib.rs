@@ -3,17 +3,20 @@
 
 pub mod boot;
 pub mod fuzz;
+pub mod gramine;
 pub mod heap;
 pub mod ipc;
 pub mod keys;
 pub mod manager_socket;
 pub mod nsm;
 pub mod outside;
+pub mod pseudo_files;
 pub mod sandbox;
 pub mod socket;
 pub mod supervisor;
 pub mod supervisor_socket;
 pub mod system;
+pub mod tsm;
 pub mod vault;
 pub mod watch;
 pub mod zygote;

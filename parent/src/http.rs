@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use casemate_attestation::{Bundle, MAX_BUNDLE_BYTES, Policy, verify};
 use casemate_protocol::error::{ErrorCode, Refusal};
 use casemate_protocol::limits;
 use casemate_protocol::link::AttestReply;
@@ -39,6 +40,14 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
 const ATTEST_TIMEOUT: Duration = Duration::from_secs(5);
 const BODY_BYTES: usize = 4 * 1024;
 const NONCE_MIN_BYTES: usize = 8;
+/// Evidence with its collateral, and a policy.
+const VERIFY_BODY_BYTES: usize = MAX_BUNDLE_BYTES + 256 * 1024;
+/// Verifications at the same time: each takes about a millisecond of a processor, which others need.
+const VERIFICATIONS: usize = 2;
+const VERIFY_PATH: &str = "/v1/attestation/verify";
+const VERIFY_BODY: &str = "Send {\"evidence\": base64, \"certificates\": [base64, …], \"collateral\": {…}, \"policy\": \"TOML\", \"at\": Unix seconds}; \
+                           certificates, collateral and at may be left out.";
+static VERIFYING: Semaphore = Semaphore::const_new(VERIFICATIONS);
 
 /// What the pages are made of.
 #[derive(Clone)]
@@ -63,6 +72,15 @@ type Page = Response<Full<Bytes>>;
 #[serde(deny_unknown_fields)]
 struct Generate {
     nonce: String,
+}
+
+/// What is to be judged by which policy; the rest of the object is the bundle.
+#[derive(Deserialize)]
+struct Verify {
+    policy: String,
+    at: Option<u64>,
+    #[serde(flatten)]
+    bundle: Value,
 }
 
 /// Serves until the task is dropped.
@@ -124,17 +142,18 @@ impl Pages {
                 page
             }
             (&Method::POST, "/v1/attestation/generate") => self.generate(request).await,
+            (&Method::POST, VERIFY_PATH) => judge(request).await,
             (_, "/health" | "/vault/health" | "/ready" | "/metrics") => {
                 error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this page is read", "Use GET.")
             }
-            (_, "/v1/attestation/generate") => {
+            (_, "/v1/attestation/generate" | VERIFY_PATH) => {
                 error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this page is written to", "Use POST.")
             }
             _ => error(
                 StatusCode::NOT_FOUND,
                 "not_found",
                 "there is no such page",
-                "There are /health, /vault/health, /ready, /metrics and /v1/attestation/generate.",
+                "There are /health, /vault/health, /ready, /metrics, /v1/attestation/generate and /v1/attestation/verify.",
             ),
         }
     }
@@ -176,6 +195,52 @@ impl Pages {
             Ok(reply) => page(StatusCode::OK, &evidence(&reply)),
         }
     }
+}
+
+/// Judges evidence of any platform by the asker's own policy. A convenience: whoever relies on a verdict verifies by himself, because
+/// this machine is not trusted.
+async fn judge(request: Request<Incoming>) -> Page {
+    // Before the body is read, so that those who wait hold no memory.
+    let Ok(place) = VERIFYING.try_acquire() else {
+        let mut page =
+            error(StatusCode::TOO_MANY_REQUESTS, "busy", "others are being judged", "Try again in a second.");
+        page.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        return page;
+    };
+    let Ok(body) = Limited::new(request.into_body(), VERIFY_BODY_BYTES).collect().await else {
+        return error(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the body is larger than any evidence", VERIFY_BODY);
+    };
+    let body = body.to_bytes();
+    let judged = tokio::task::spawn_blocking(move || verdict(&body)).await;
+    drop(place);
+    judged
+        .unwrap_or_else(|_| error(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the verdict was lost", "Try again."))
+}
+
+/// A refusal is a verdict too; only what cannot be judged at all is an error.
+fn verdict(body: &[u8]) -> Page {
+    let invalid = |message: &str| error(StatusCode::BAD_REQUEST, "invalid_argument", message, VERIFY_BODY);
+    let Verify { policy, at, bundle } = match serde_json::from_slice(body) {
+        Ok(asked) => asked,
+        Err(error) => return invalid(&error.to_string()),
+    };
+    let policy = match Policy::parse(&policy) {
+        Ok(policy) => policy,
+        Err(error) => return invalid(&error.to_string()),
+    };
+    let bundle = match Bundle::from_value(bundle) {
+        Ok(bundle) => bundle,
+        Err(error) => return invalid(&error.to_string()),
+    };
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let at = at.unwrap_or(now);
+    page(
+        StatusCode::OK,
+        &match verify(&bundle.evidence, &bundle.collateral, at, &policy) {
+            Ok(claims) => json!({ "verdict": "believed", "at": at, "claims": claims.to_json() }),
+            Err(refusal) => json!({ "verdict": "refused", "at": at, "reason": refusal.to_string() }),
+        },
+    )
 }
 
 fn evidence(reply: &AttestReply) -> Value {
@@ -259,6 +324,15 @@ mod tests {
         assert_eq!(ask(address, &post(&"x".repeat(5000))).await.0, 413);
         let (status, answer) = ask(address, &post(r#"{"nonce":"AAAAAAAAAAAAAAAAAAAAAA=="}"#)).await;
         assert!(status == 503 && answer.contains("retry-after: 1"), "{answer}");
+        let post = |body: &str| post(body).replace("/generate", "/verify");
+        let (status, answer) = ask(address, &post(r#"{"policy":"[nitro]","evidence":"hEA="}"#)).await;
+        assert!(status == 200 && answer.contains("\"verdict\":\"refused\"") && answer.contains("COSE"), "{answer}");
+        let (status, answer) = ask(address, &post(r#"{"policy":"[nitor]","evidence":""}"#)).await;
+        assert!(status == 400 && answer.contains("nitor"), "{answer}");
+        for body in [r#"{"policy":"[nitro]"}"#, r#"{"policy":"[nitro]","evidence":"*"}"#, "{"] {
+            assert_eq!(ask(address, &post(body)).await.0, 400, "{body}");
+        }
+        assert_eq!(ask(address, &get(VERIFY_PATH)).await.0, 405);
         server.abort();
     }
 }

@@ -11,9 +11,7 @@ use minicbor::data::Type;
 use minicbor::{Decoder, Encoder};
 
 use super::items::Items;
-
-/// The largest evidence that is looked at. Nitro's own are at most about 5 KiB; its security module answers ≤ 12 KiB.
-pub const MAX_EVIDENCE_BYTES: usize = 16 * 1024;
+use crate::MAX_EVIDENCE_BYTES;
 
 /// COSE_Sign1's tag (RFC 9052, section 2, table 1).
 const TAG_COSE_SIGN1: u64 = 18;

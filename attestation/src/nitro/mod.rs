@@ -11,13 +11,13 @@ mod items;
 mod root;
 mod verify;
 
-pub use chain::{CertificateName, ChainError};
-pub use cose::{Envelope, EnvelopeError, MAX_EVIDENCE_BYTES};
+pub use cose::{Envelope, EnvelopeError};
 pub use document::{
     Document, DocumentError, MAX_BOUND_BYTES, MAX_CABUNDLE, MAX_CERTIFICATE_BYTES, MAX_MODULE_ID_BYTES,
     MAX_PUBLIC_KEY_BYTES,
 };
 pub use verify::{Authenticated, authenticate};
 
+pub(crate) use chain::Chain;
 pub(crate) use root::ROOT_G1;
-pub(crate) use verify::{authenticate_with_skew, chain_time};
+pub(crate) use verify::{authenticate_under, chain_time};

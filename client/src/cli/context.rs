@@ -188,23 +188,23 @@ impl Context {
 
 /// What was believed, for programs.
 pub(super) fn trusted_value(trusted: &Trusted) -> Value {
-    let measurements = &trusted.claims.measurements;
+    let pcr = |index| trusted.claims.measurements.pcr(index).map(hex::encode);
     let image = match &trusted.image {
         Image::Release(number) => json!({ "release": number }),
         Image::SelfBuilt(name) => json!({ "self_built": name }),
     };
     json!({
         "image": image,
-        "pcr0": hex::encode(measurements.pcr0),
-        "pcr1": hex::encode(measurements.pcr1),
-        "pcr2": hex::encode(measurements.pcr2),
+        "pcr0": pcr(0),
+        "pcr1": pcr(1),
+        "pcr2": pcr(2),
         "cluster": trusted.cluster.to_string(),
         "kms_key": trusted.configuration.kms_key_arn,
         "region": trusted.configuration.region,
         "platform": trusted.claims.platform.to_string(),
-        "module": trusted.claims.module_id,
+        "module": trusted.claims.identity.to_string(),
         "identity": hex::encode(trusted.identity),
-        "evidence_made": time(trusted.claims.issued_at_unix()),
+        "evidence_made": trusted.claims.issued_at_unix().map(time),
         "root": trusted.claims.anchor_subject,
         "development_evidence": trusted.is_development,
     })
@@ -212,7 +212,8 @@ pub(super) fn trusted_value(trusted: &Trusted) -> Value {
 
 /// What was believed, for people.
 pub(super) fn trusted_lines(trusted: &Trusted) -> Vec<String> {
-    let measurements = &trusted.claims.measurements;
+    let pcr = |index| trusted.claims.measurements.pcr(index).map(hex::encode).unwrap_or_default();
+    let made = trusted.claims.issued_at_unix().map_or("at an unknown time".to_owned(), time);
     let image = match &trusted.image {
         Image::Release(number) => format!("release {number}"),
         Image::SelfBuilt(name) => format!("self-built \"{name}\", added by you"),
@@ -220,13 +221,13 @@ pub(super) fn trusted_lines(trusted: &Trusted) -> Vec<String> {
     let genuine = if trusted.is_development { "DEVELOPMENT EVIDENCE, proves nothing" } else { "genuine" };
     vec![
         format!("  image     {image}"),
-        format!("  PCR0      {}", hex::encode(measurements.pcr0)),
-        format!("  PCR1      {}", hex::encode(measurements.pcr1)),
-        format!("  PCR2      {}", hex::encode(measurements.pcr2)),
+        format!("  PCR0      {}", pcr(0)),
+        format!("  PCR1      {}", pcr(1)),
+        format!("  PCR2      {}", pcr(2)),
         format!("  cluster   {}", trusted.cluster),
         format!("  KMS key   {} ({})", trusted.configuration.kms_key_arn, trusted.configuration.region),
-        format!("  node      {}, identity {}", trusted.claims.module_id, hex::encode(trusted.identity)),
-        format!("  evidence  {genuine}; {}, made {}", trusted.claims.platform, time(trusted.claims.issued_at_unix())),
+        format!("  node      {}, identity {}", trusted.claims.identity, hex::encode(trusted.identity)),
+        format!("  evidence  {genuine}; {}, made {made}", trusted.claims.platform),
         format!("  root      {}", trusted.claims.anchor_subject),
     ]
 }

@@ -4,6 +4,7 @@
 //! alone.
 
 mod attest;
+mod attest_verify;
 mod audit;
 mod context;
 mod input;
@@ -67,7 +68,7 @@ enum Command {
     Key(key::KeyCommand),
     /// Read the vault's audit chain and verify it
     Audit(audit::AuditCommand),
-    /// Ask any node for fresh evidence and judge it
+    /// Ask any node for fresh evidence and judge it, or judge evidence in a file
     Attest(attest::AttestCommand),
     /// What this device believes: images and the cluster
     #[command(subcommand)]

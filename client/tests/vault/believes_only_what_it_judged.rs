@@ -18,10 +18,12 @@ async fn an_honest_node_is_believed() {
 
 #[tokio::test(flavor = "current_thread")]
 async fn each_lie_is_refused_and_gets_nothing() {
-    use casemate_attestation::Refusal;
+    use casemate_attestation::{Refusal, Register};
     type Matches = fn(&Distrust) -> bool;
     let lies: [(Lie, Matches); 10] = [
-        (Lie::OtherMeasurements, |d| matches!(d, Distrust::Evidence(Refusal::Measurement { pcr: 2, .. }))),
+        (Lie::OtherMeasurements, |d| {
+            matches!(d, Distrust::Evidence(Refusal::Measurement { register: Register::Pcr(2), .. }))
+        }),
         (Lie::DebugEnclave, |d| matches!(d, Distrust::Evidence(Refusal::Debug { .. }))),
         (Lie::StaleEvidence, |d| matches!(d, Distrust::Evidence(Refusal::TooOld { .. }))),
         (Lie::OtherRoot, |d| matches!(d, Distrust::Evidence(Refusal::Chain(_)))),

@@ -1,6 +1,7 @@
 //! The `Recipient` of a request: evidence believed or not, and the key in it to which the answer is encrypted.
 
-use casemate_attestation::{Claims, Refusal, TrustAnchor, authenticate};
+use casemate_attestation::nitro::authenticate;
+use casemate_attestation::{Claims, Refusal, TrustAnchor};
 
 use crate::cms::{EnvelopeError, RecipientKey};
 use crate::wire::{Exception, Recipient};
@@ -64,11 +65,11 @@ impl AttestedRecipient {
             return Err(RecipientError::Algorithm);
         }
         let claims = authenticate(&evidence.0, now_unix, anchor)?.into_claims();
-        let distance = claims.issued_at_unix().abs_diff(now_unix);
+        let distance = claims.issued_at_unix().unwrap_or_default().abs_diff(now_unix);
         if distance > MAX_AGE_SECONDS {
             return Err(RecipientError::Age(distance));
         }
-        let key = RecipientKey::from_spki(claims.public_key.as_deref().ok_or(RecipientError::NoKey)?)?;
+        let key = RecipientKey::from_spki(claims.bound.public_key.as_deref().ok_or(RecipientError::NoKey)?)?;
         Ok(Self { claims, key })
     }
 }

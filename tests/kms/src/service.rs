@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rsa::{KeySize, PrivateDecryptingKey};
-use casemate_attestation::{Claims, TrustAnchor};
+use casemate_attestation::{Claims, Register, TrustAnchor};
 use data_encoding::BASE64;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -310,7 +310,8 @@ fn request_context(caller: &Caller, context: &EncryptionContext, claims: Option<
     for (key, value) in context {
         seen.set(&format!("kms:EncryptionContext:{key}"), vec![value.clone()]);
     }
-    for (index, pcr) in claims.into_iter().flat_map(|claims| claims.pcrs.iter()) {
+    for (register, pcr) in claims.into_iter().flat_map(|claims| claims.measurements.iter()) {
+        let Register::Pcr(index) = register else { continue };
         seen.set(&format!("kms:RecipientAttestation:PCR{index}"), vec![hex::encode(pcr)]);
         if index == 0 {
             seen.set("kms:RecipientAttestation:ImageSha384", vec![hex::encode(pcr)]);

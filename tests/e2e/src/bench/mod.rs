@@ -57,6 +57,8 @@ pub enum Group {
     ColdStart,
     /// Judging one Nitro document
     NitroVerify,
+    /// Judging one SEV-SNP report, one SGX quote and one TDX quote, and one of them that a cache knows
+    EvidenceVerify,
     /// Calls to the key service during 1,000 cold starts in one shard
     KmsCalls,
     /// What a vault-manager costs until it is ready
@@ -83,6 +85,7 @@ impl Group {
             | Self::DurablePut
             | Self::ColdStart
             | Self::NitroVerify
+            | Self::EvidenceVerify
             | Self::KmsCalls => true,
             Self::Spawn
             | Self::Density
@@ -150,6 +153,10 @@ struct Measured {
     read: Samples,
     cold: Samples,
     nitro: Samples,
+    snp: Samples,
+    sgx: Samples,
+    tdx: Samples,
+    cached: Samples,
     kms_calls: Option<u64>,
     /// What the machine's host took for others: with much of it the figures say little, and the ratios somewhat more.
     stolen: Option<f64>,
@@ -168,6 +175,10 @@ impl Measured {
             Row::time("store_read", &self.read, None),
             Row::time("cold_start", &self.cold, Some(&self.read)),
             Row::time("nitro_verify", &self.nitro, None),
+            Row::time("snp_verify", &self.snp, None),
+            Row::time("sgx_verify", &self.sgx, None),
+            Row::time("tdx_verify", &self.tdx, None),
+            Row::time("cached_verify", &self.cached, Some(&self.tdx)),
             Row::count("kms_calls_per_1000_cold_starts", self.kms_calls),
             Row::figure("stolen_time", Unit::Percent, self.stolen, None),
         ];
@@ -182,6 +193,7 @@ async fn measure(node: &Node, rounds: u32, groups: &[Group], rows: &mut Measured
     let echo = echo::Echo::start(node, maker.client(), vault.request_bytes().await?).await?;
     let crowd = wide::Crowd::create(&maker).await?;
     let document = evidence::Document::find(node)?;
+    let pieces = evidence::Pieces::find()?;
     // The first round warms everything up and is not counted.
     for round in 0..=rounds {
         let mut unused = Measured::default();
@@ -198,6 +210,20 @@ async fn measure(node: &Node, rounds: u32, groups: &[Group], rows: &mut Measured
                 Group::NitroVerify => {
                     for _ in 0..EVIDENCE {
                         rows.nitro.add(document.verify()?);
+                    }
+                }
+                Group::EvidenceVerify => {
+                    for _ in 0..EVIDENCE {
+                        for (piece, samples) in
+                            [(&pieces.snp, &mut rows.snp), (&pieces.sgx, &mut rows.sgx), (&pieces.tdx, &mut rows.tdx)]
+                        {
+                            if let Some(piece) = piece {
+                                samples.add(piece.verify()?);
+                            }
+                        }
+                        if let Some(piece) = &pieces.tdx {
+                            rows.cached.add(piece.verify_again()?);
+                        }
                     }
                 }
                 // Measured by themselves.

@@ -1,6 +1,6 @@
 //! A host that ends the session itself shows evidence which is not its own, is old, or is of another kind than a device believes.
 
-use casemate_attestation::Refusal;
+use casemate_attestation::{DebugSign, Refusal, Register};
 use casemate_client::judge::{Distrust, Grounds};
 use casemate_client::outside::unix_now;
 use casemate_client::session::Greeting;
@@ -113,12 +113,12 @@ fn evidence_of_another_kind_is_no_evidence() {
         Credentials { evidence: authority.sign(document), ..own.clone() }
     };
     let debug = distrust(&owner, &shows(&authority, [[0; 48]; 3]), now);
-    assert!(matches!(debug, Distrust::Evidence(Refusal::Debug { pcr: 0 })), "{debug}");
+    assert!(matches!(debug, Distrust::Evidence(Refusal::Debug { sign: DebugSign::ZeroPcr(0) })), "{debug}");
     let [pcr0, pcr1, _] = measured;
     let half = distrust(&owner, &shows(&authority, [pcr0, pcr1, [0; 48]]), now);
-    assert!(matches!(half, Distrust::Evidence(Refusal::Debug { pcr: 2 })), "{half}");
+    assert!(matches!(half, Distrust::Evidence(Refusal::Debug { sign: DebugSign::ZeroPcr(2) })), "{half}");
     let other = distrust(&owner, &shows(&authority, [pcr0, pcr1, [9; 48]]), now);
-    assert!(matches!(other, Distrust::Evidence(Refusal::Measurement { pcr: 2, .. })), "{other}");
+    assert!(matches!(other, Distrust::Evidence(Refusal::Measurement { register: Register::Pcr(2), .. })), "{other}");
     // Another run's development root, and no root at all.
     let root = distrust(&owner, &shows(&DevelopmentAuthority::new(), measured), now);
     assert!(matches!(root, Distrust::Evidence(Refusal::Chain(_))), "{root}");

@@ -2,11 +2,11 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use casemate_attestation::nitro::{ChainError, Document, Envelope, MAX_EVIDENCE_BYTES};
-use casemate_attestation::{Platform, Policy, Refusal, TrustAnchor, verify};
+use casemate_attestation::nitro::{Document, Envelope};
+use casemate_attestation::{ChainError, MAX_EVIDENCE_BYTES, NitroRules, Platform, Policy, Refusal};
 use casemate_standins::{DevelopmentAuthority, Forgery, LEAF_LIFETIME_SECONDS};
 
-use crate::{NOW_UNIX, PCRS, document, policy};
+use crate::{NOW_UNIX, PCRS, document, policy, verify};
 
 #[test]
 fn honest_evidence_is_believed_in_each_shape() {
@@ -16,14 +16,14 @@ fn honest_evidence_is_believed_in_each_shape() {
         let evidence = forgery.with(|forgery| (forgery.indefinite, forgery.tagged) = (indefinite, tagged)).build();
         let claims = verify(&evidence, NOW_UNIX, &policy(&authority)).unwrap();
         assert_eq!(claims.platform, Platform::Nitro);
-        assert_eq!(claims.measurements.pcr0, PCRS[0]);
-        assert_eq!(claims.pcrs.len(), 16);
-        assert_eq!(claims.nonce.as_deref(), Some(&b"nonce"[..]));
-        assert_eq!(claims.user_data.as_deref(), Some(&b"user data"[..]));
-        assert_eq!(claims.public_key.as_deref(), Some(&b"public key"[..]));
-        assert_eq!(claims.issued_at_unix_ms, NOW_UNIX * 1000 + 500);
+        assert_eq!(claims.measurements.pcr(0), Some(&PCRS[0]));
+        assert_eq!(claims.measurements.len(), 16);
+        assert_eq!(claims.bound.nonce.as_deref(), Some(&b"nonce"[..]));
+        assert_eq!(claims.bound.user_data.as_deref(), Some(&b"user data"[..]));
+        assert_eq!(claims.bound.public_key.as_deref(), Some(&b"public key"[..]));
+        assert_eq!(claims.issued_at_unix_ms, Some(NOW_UNIX * 1000 + 500));
         assert_eq!(claims.valid_until_unix, NOW_UNIX - 3 + LEAF_LIFETIME_SECONDS);
-        assert!(!claims.debug);
+        assert_eq!(claims.debug, None);
     }
 }
 
@@ -44,7 +44,7 @@ fn its_shape_is_the_real_ones() {
 #[test]
 fn amazons_root_does_not_believe_it() {
     let authority = DevelopmentAuthority::new();
-    let release = Policy { anchor: TrustAnchor::aws_nitro(), ..policy(&authority) };
+    let release = Policy { nitro: Some(NitroRules::default()), ..policy(&authority) };
     let refusal = verify(&authority.sign(document()), NOW_UNIX, &release).unwrap_err();
     assert!(matches!(&refusal, Refusal::Chain(ChainError::ForeignRoot { .. })), "{refusal}");
     assert!(refusal.to_string().contains("641a0321"), "{refusal}");

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use casemate_attestation::nitro::{CertificateName, ChainError, DocumentError, EnvelopeError};
-use casemate_attestation::{MeasurementSet, Policy, Refusal, authenticate, verify};
+use casemate_attestation::nitro::{DocumentError, EnvelopeError, authenticate};
+use casemate_attestation::{
+    Bound, CertificateName, ChainError, DebugSign, MeasurementSet, Platform, Policy, Refusal, Register,
+};
 use casemate_standins::{
     ChainPlan, Curve, DevelopmentAuthority, Forgery, LEAF_LIFETIME_SECONDS, LeafPlan, PayloadField, SimulatedDocument,
     Validity,
@@ -11,7 +13,7 @@ use casemate_standins::{
 use ciborium::Value;
 use coset::iana::Algorithm;
 
-use crate::{NOW_UNIX, document, policy};
+use crate::{NOW_UNIX, document, policy, verify};
 
 /// Builds what `forge` makes of an honest document, and returns why it was refused.
 fn refusal_of(forge: impl FnOnce(Forgery<'_>) -> Forgery<'_>) -> Refusal {
@@ -48,7 +50,7 @@ fn field<'a>(fields: &'a mut [PayloadField], name: &str) -> &'a mut Value {
 #[test]
 fn a_leaf_on_another_curve() {
     let error = chain(refusal_of(|forgery| with_leaf(forgery, |leaf| leaf.curve = Curve::P256)));
-    assert_eq!(error, ChainError::LeafKey);
+    assert_eq!(error, ChainError::LeafKey { wanted: "P-384" });
 }
 
 #[test]
@@ -134,7 +136,7 @@ fn an_issuer_with_a_weaker_signature() {
     let plan = ChainPlan { instance_curve: Curve::P256, ..ChainPlan::default() };
     let authority = DevelopmentAuthority::planned(plan).unwrap();
     let refusal = verify(&authority.sign(document()), NOW_UNIX, &policy(&authority)).unwrap_err();
-    assert_eq!(chain(refusal), ChainError::Algorithm);
+    assert_eq!(chain(refusal), ChainError::Algorithm { wanted: "ECDSA on P-384 and SHA-384" });
 }
 
 #[test]
@@ -272,36 +274,40 @@ fn a_debug_enclave() {
     let authority = DevelopmentAuthority::new();
     let evidence = authority.sign(SimulatedDocument::measuring([[0; 48]; 3], NOW_UNIX * 1000));
     let zeros = MeasurementSet { pcr0: [0; 48], pcr1: [0; 48], pcr2: [0; 48] };
-    let mut policy = Policy { nonce: None, user_data: None, public_key: None, ..policy(&authority) };
-    policy.measurements.push(zeros);
-    assert_eq!(verify(&evidence, NOW_UNIX, &policy), Err(Refusal::Debug { pcr: 0 }));
+    let mut policy = Policy { bound: Bound::default(), ..policy(&authority) };
+    policy.images.push(zeros.into());
+    assert_eq!(verify(&evidence, NOW_UNIX, &policy), Err(Refusal::Debug { sign: DebugSign::ZeroPcr(0) }));
     policy.allow_debug = true;
-    assert!(verify(&evidence, NOW_UNIX, &policy).unwrap().debug);
-    policy.measurements.pop();
+    assert!(verify(&evidence, NOW_UNIX, &policy).unwrap().debug.is_some());
+    policy.images.pop();
     let refusal = verify(&evidence, NOW_UNIX, &policy).unwrap_err();
-    assert!(matches!(refusal, Refusal::Measurement { pcr: 0, .. }), "allowing debug allows nothing else: {refusal}");
+    assert!(
+        matches!(refusal, Refusal::Measurement { register: Register::Pcr(0), .. }),
+        "allowing debug allows nothing else: {refusal}"
+    );
 }
 
 #[test]
 fn another_image() {
     let refusal = refusal_under(|policy| {
-        policy.measurements[0].pcr1 = [0xb1; 48];
-        policy.measurements.push(MeasurementSet { pcr0: [1; 48], pcr1: [2; 48], pcr2: [3; 48] });
+        policy.images[0].registers.insert(Register::Pcr(1), vec![0xb1; 48]);
+        policy.images.push(MeasurementSet { pcr0: [1; 48], pcr1: [2; 48], pcr2: [3; 48] }.into());
     });
     assert_eq!(
         refusal.to_string(),
-        "PCR1 is a1a1a1a1a1a1a1a1…, wanted b1b1b1b1b1b1b1b1… (the nearest of 2 known images): the enclave runs an image that \
-         this verifier does not believe"
+        "pcr1 is a1a1a1a1a1a1a1a1…, wanted b1b1b1b1b1b1b1b1… (by PCR0, PCR1 and PCR2, the nearest of 2 known images): the guest \
+         runs an image that this verifier does not believe"
     );
-    assert_eq!(refusal_under(|policy| policy.measurements.clear()), Refusal::NoMeasurements);
+    let none = refusal_under(|policy| policy.images.clear());
+    assert_eq!(none, Refusal::NoMeasurements { platform: Platform::Nitro });
 }
 
 #[test]
 fn other_bindings() {
     let other = || Some(b"other".to_vec());
-    assert!(matches!(refusal_under(|policy| policy.nonce = other()), Refusal::Nonce { .. }));
-    assert!(matches!(refusal_under(|policy| policy.user_data = other()), Refusal::UserData { .. }));
-    assert!(matches!(refusal_under(|policy| policy.public_key = other()), Refusal::PublicKey { .. }));
+    assert!(matches!(refusal_under(|policy| policy.bound.nonce = other()), Refusal::Nonce { .. }));
+    assert!(matches!(refusal_under(|policy| policy.bound.user_data = other()), Refusal::UserData { .. }));
+    assert!(matches!(refusal_under(|policy| policy.bound.public_key = other()), Refusal::PublicKey { .. }));
 }
 
 #[test]
@@ -349,5 +355,5 @@ fn authentication_alone_judges_neither_age_nor_image() {
     let evidence = authority.sign(SimulatedDocument::measuring([[0; 48]; 3], NOW_UNIX * 1000));
     let authenticated = authenticate(&evidence, NOW_UNIX + 3_600, &authority.anchor()).unwrap();
     assert_eq!(authenticated.document().timestamp_unix_ms, NOW_UNIX * 1000);
-    assert!(authenticated.into_claims().debug);
+    assert!(authenticated.into_claims().debug.is_some());
 }

@@ -7,7 +7,7 @@ mod no_changed_bit_is_believed;
 
 use std::time::Duration;
 
-use casemate_attestation::{MeasurementSet, Policy};
+use casemate_attestation::{Bound, Claims, Collateral, MeasurementSet, Policy, Refusal};
 use casemate_standins::{DevelopmentAuthority, SimulatedDocument};
 
 /// Some time in 2026.
@@ -26,14 +26,21 @@ fn document() -> SimulatedDocument {
 
 /// Expects exactly that document.
 fn policy(authority: &DevelopmentAuthority) -> Policy {
+    let [pcr0, pcr1, pcr2] = PCRS;
     Policy {
-        anchor: authority.anchor(),
-        measurements: vec![MeasurementSet { pcr0: PCRS[0], pcr1: PCRS[1], pcr2: PCRS[2] }],
         max_age: Duration::from_mins(5),
         clock_skew: Duration::from_secs(10),
-        nonce: Some(b"nonce".to_vec()),
-        user_data: Some(b"user data".to_vec()),
-        public_key: Some(b"public key".to_vec()),
-        allow_debug: false,
+        bound: Bound {
+            nonce: Some(b"nonce".to_vec()),
+            user_data: Some(b"user data".to_vec()),
+            public_key: Some(b"public key".to_vec()),
+            report_data: None,
+        },
+        ..Policy::nitro(authority.anchor(), [MeasurementSet { pcr0, pcr1, pcr2 }])
     }
+}
+
+/// Nitro's evidence needs no collateral.
+fn verify(evidence: &[u8], now_unix: u64, policy: &Policy) -> Result<Claims, Refusal> {
+    casemate_attestation::verify(evidence, &Collateral::NONE, now_unix, policy)
 }

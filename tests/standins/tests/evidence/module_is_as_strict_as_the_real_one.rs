@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use casemate_attestation::{Claims, Refusal, authenticate, verify};
+use casemate_attestation::nitro::authenticate;
+use casemate_attestation::{Claims, DebugSign, Refusal};
 use casemate_enclave::outside::{EvidenceRequest, SecurityModule};
 use casemate_standins::{DevelopmentAuthority, SimulatedClock, SimulatedModule};
 
-use crate::{NOW_UNIX, PCRS, policy};
+use crate::{NOW_UNIX, PCRS, policy, verify};
 
 /// SHA-384(48 zero bytes ‖ "trust configuration"), as sha384sum gives it.
 const EXTENDED_ONCE: [u8; 48] = [
@@ -67,10 +68,10 @@ fn own_registers_extend_until_they_are_locked() {
     assert_eq!(first, EXTENDED_ONCE);
     assert_ne!(module.extend(16, b"trust configuration").unwrap(), EXTENDED_ONCE, "twice is not once");
     let before = claims(&authority, &module.attest(request()).unwrap());
-    assert_eq!(before.pcrs.get(16), None, "a register that may still change says nothing");
+    assert_eq!(before.measurements.pcr(16), None, "a register that may still change says nothing");
     module.lock(16).unwrap();
     let after = claims(&authority, &module.attest(request()).unwrap());
-    assert_eq!(after.pcrs.get(16).copied(), module.pcr(16));
+    assert_eq!(after.measurements.pcr(16).copied(), module.pcr(16));
     assert_eq!(module.extend(16, b"more").unwrap_err().reason, "ReadOnlyIndex");
     assert_eq!(module.lock(16).unwrap_err().reason, "ReadOnlyIndex");
 }
@@ -114,5 +115,5 @@ fn zeros_are_a_debug_enclave() {
     assert!(module.measurements().unwrap().is_debug());
     let evidence = module.attest(request()).unwrap();
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    assert_eq!(verify(&evidence, now, &policy(&authority)), Err(Refusal::Debug { pcr: 0 }));
+    assert_eq!(verify(&evidence, now, &policy(&authority)), Err(Refusal::Debug { sign: DebugSign::ZeroPcr(0) }));
 }

@@ -1,10 +1,10 @@
 //! A host that changes evidence on its way, however little, gets it refused.
 
-use casemate_attestation::fuzz;
-use casemate_attestation::{Policy, authenticate, verify};
+use casemate_attestation::nitro::authenticate;
+use casemate_attestation::{Policy, fuzz};
 use casemate_standins::DevelopmentAuthority;
 
-use crate::{NOW_UNIX, document, policy};
+use crate::{NOW_UNIX, document, policy, verify};
 
 #[test]
 fn no_flipped_bit() {
