@@ -86,6 +86,10 @@ impl<F: PseudoFiles> SecurityModule for Gramine<F> {
     }
 
     /// Gramine's getrandom(2), which is the processor's instruction.
+    fn unix_ms(&self) -> Result<Option<u64>, ModuleError> {
+        Ok(None)
+    }
+
     fn random(&self, out: &mut [u8]) -> Result<(), ModuleError> {
         getrandom::fill(out).map_err(|error| refused("random", &error))
     }

@@ -155,6 +155,10 @@ impl<F: PseudoFiles> SecurityModule for Tsm<F> {
     }
 
     /// The kernel's: on these platforms the processor's own instruction is its hardware source, and there is no other.
+    fn unix_ms(&self) -> Result<Option<u64>, ModuleError> {
+        Ok(None)
+    }
+
     fn random(&self, out: &mut [u8]) -> Result<(), ModuleError> {
         getrandom::fill(out).map_err(|error| refused("random", &error))
     }
