@@ -6,6 +6,7 @@
 mod attest;
 mod audit;
 mod context;
+mod diagnose;
 mod input;
 mod key;
 mod node;
