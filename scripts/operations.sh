@@ -27,25 +27,40 @@ install_operations() {
 }
 
 install_emulators() {
-    # The pins beside localstack-core are those with which it starts.
-    if python_folder emulators "localstack-core[base-runtime]==$localstack_version" "moto[server]==$moto_version" cbor2==5.8.0 pyopenssl==25.1.0 cryptography==45.0.7 service-identity==24.2.0; then
+    local python
+    # LocalStack starts with Python 3.13 and newer, whatever its package says; the pins beside it are those with which it does.
+    if ! python=$(python_at_least 3.13); then
+        warn "skipped: no Python 3.13 or newer is here; tests that need emulators of AWS will say that they are skipped"
+    elif python=$python python_folder emulators "localstack-core[base-runtime]==$localstack_version" "moto[server]==$moto_version" cbor2==5.8.0 pyopenssl==25.1.0 cryptography==45.0.7 service-identity==24.2.0; then
         export CASEMATE_EMULATORS=$python_bin
     fi
     if python_folder awscli "awscli==$awscli_version"; then export CASEMATE_AWS_CLI=$python_bin/aws; fi
 }
 
+# python_at_least VERSION: the first interpreter that is new enough, on stdout.
+python_at_least() {
+    local candidate
+    for candidate in python3 python3.13 python3.14 "$HOME"/.pyenv/versions/3.1[3-9]*/bin/python3; do
+        if have "$candidate" && at_least "$("$candidate" -c 'import platform; print(platform.python_version())' 2>/dev/null || echo 0)" "$1"; then
+            echo "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
 # python_folder NAME PACKAGE...: a virtual environment with exactly these; sets python_bin. Whether it is there.
 python_folder() {
-    local name=$1 key folder
+    local name=$1 key folder interpreter=${python:-python3}
     shift
-    key=$(printf '%s\n' "$@" | sha256sum | cut -c -16)
+    key=$(printf '%s\n' "$interpreter" "$@" | sha256sum | cut -c -16)
     folder=$CASEMATE_CACHE/python/$name-$key python_bin=$CASEMATE_CACHE/python/$name-$key/bin
     [[ ! -e $folder/complete ]] || return 0
-    if ! python3 -m ensurepip --version >/dev/null 2>&1 && have apt-get && ((EUID == 0)); then (install_packages "linting for operations" python3-venv) || true; fi
+    if ! "$interpreter" -m ensurepip --version >/dev/null 2>&1 && have apt-get && ((EUID == 0)); then (install_packages "linting for operations" python3-venv) || true; fi
     say "fetching $name into the cache: $*"
     rm -rf "$folder" && mkdir -p "${folder%/*}"
     # An environment knows its own path: it is made where it stays, and complete when this file says so.
-    if python3 -m venv "$folder" >"$logs/python-$name.log" 2>&1 && "$python_bin/pip" install --quiet --disable-pip-version-check --no-input "$@" >>"$logs/python-$name.log" 2>&1; then
+    if "$interpreter" -m venv "$folder" >"$logs/python-$name.log" 2>&1 && "$python_bin/pip" install --quiet --disable-pip-version-check --no-input "$@" >>"$logs/python-$name.log" 2>&1; then
         : >"$folder/complete"
         return 0
     fi

@@ -10,6 +10,8 @@ os.environ.update(
     DISABLE_EVENTS="1",
     SKIP_SSL_CERT_DOWNLOAD="1",
     DNS_ADDRESS="0",
+    # Two of them at once would empty each other's.
+    TMPDIR=folder,
     FILESYSTEM_ROOT=folder,
     LOCALSTACK_VOLUME_DIR=f"{folder}/volume",
 )

@@ -1,6 +1,6 @@
 //! CloudWatch and the Auto Scaling group hear from the real parent, and emulators that we did not write store what they heard.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use casemate_e2e::Node;
 use casemate_e2e::programs::checkout;
@@ -21,13 +21,14 @@ fn configuration(cloudwatch: &str, autoscaling: &str, instance: &str) -> String 
 
 /// The figures of a metric in the last minutes, in the order of their times.
 fn stored(emulator: &Emulator, metric: &str, statistic: &str) -> Vec<f64> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let answer = emulator.ask(
         "cloudwatch",
         "get_metric_statistics",
         &json!({
             "Namespace": "Casemate/Enclave", "MetricName": metric, "Period": 60, "Statistics": [statistic],
             "Dimensions": [{ "Name": "AutoScalingGroupName", "Value": GROUP }, { "Name": "InstanceId", "Value": INSTANCE }],
-            "StartTime": "2020-01-01T00:00:00Z", "EndTime": "2100-01-01T00:00:00Z",
+            "StartTime": now - 3600, "EndTime": now + 60,
         }),
     );
     answer["Datapoints"].as_array().unwrap().iter().map(|point| point[statistic].as_f64().unwrap()).collect()

@@ -24,7 +24,7 @@ fn guarded_server(node: &Node, keys: &Path) -> Process {
     let without_tls = shipped.split("\ntls {").next().unwrap();
     let address = node.nats_url().replace("nats://", "");
     let text = without_tls
-        .replace("\"resolver.conf\"", &format!("\"{}\"", keys.join("nats/resolver.conf").display()))
+        .replace("\"resolver.conf\"", "\"nats/resolver.conf\"")
         .replace("0.0.0.0:4222", &address)
         .replace("http: \"127.0.0.1:8222\"", "");
     let path = keys.join("nats-server.conf");

@@ -33,7 +33,7 @@ fn deploy(moto: &Emulator, images: &[String]) -> Value {
 fn printed(folder: &Path, digit: char, deployed: &Value) -> Value {
     let pcr = |n: usize| format!("{digit}{n}").repeat(48);
     let pcrs = folder.join("printed.json");
-    fs::write(&pcrs, json!({ "PCR0": pcr(0), "PCR1": pcr(1), "PCR2": pcr(2) }).to_string()).unwrap();
+    fs::write(&pcrs, json!({ "PCR0": pcr(0), "PCR1": pcr(1), "PCR2": pcr(2), "size": 1 }).to_string()).unwrap();
     let text = |key: &str| deployed[key].as_str().unwrap().to_owned();
     let output = Command::new(program("casemate-eif"))
         .args([
