@@ -31,7 +31,7 @@ use crate::log::LogError;
 use crate::nats::{self, First, NatsError, Probe};
 use crate::nitro::NitroError;
 use crate::relay::Relay;
-use crate::sdk::{Http, NewestCredentials, SetupError};
+use crate::sdk::{Http, NewestCredentials};
 use crate::state::NodeState;
 use crate::store::{ObjectStore, OpenError};
 use crate::{autoscaling, aws, cloudwatch, metric, notify};
@@ -65,9 +65,6 @@ pub enum RunError {
     /// A socket, a thread or a signal; the text names it.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// What speaks to AWS.
-    #[error(transparent)]
-    Setup(#[from] SetupError),
     /// NATS credentials.
     #[error(transparent)]
     Issue(#[from] IssueError),
@@ -184,7 +181,7 @@ async fn serve(config: &Config, aside: &Handle) -> Result<(), RunError> {
     aside.spawn(aws::renew(config.aws.clone(), newest));
     aside.spawn(watch_store(store, node, Arc::clone(&state)));
     aside.spawn(watch_kms(relay, Arc::clone(&state)));
-    tell_amazon(config, aside, &told_credentials, &state)?;
+    tell_amazon(config, aside, &told_credentials, &state);
     aside.spawn(notify::feed(Arc::clone(&state)));
     aside.spawn(async move {
         let mut tick = tokio::time::interval(UPKEEP_INTERVAL);
@@ -302,22 +299,27 @@ async fn watch_kms(relay: Arc<Relay>, state: Arc<NodeState>) {
     }
 }
 
-/// Starts what speaks to CloudWatch and to the Auto Scaling group, where they are enabled.
-fn tell_amazon(
-    config: &Config,
-    aside: &Handle,
-    credentials: &NewestCredentials,
-    state: &Arc<NodeState>,
-) -> Result<(), RunError> {
+/// Starts what speaks to CloudWatch and to the Auto Scaling group, where they are enabled. A node that cannot tell them how it is serves
+/// all the same.
+fn tell_amazon(config: &Config, aside: &Handle, credentials: &NewestCredentials, state: &Arc<NodeState>) {
+    if config.cloudwatch.is_none() && config.autoscaling.is_none() {
+        return;
+    }
+    let http = match Http::new() {
+        Ok(http) => http,
+        Err(error) => {
+            tracing::error!(%error, "neither CloudWatch nor the Auto Scaling group is told anything");
+            return;
+        }
+    };
+    let (region, state) = (config.region.clone(), Arc::clone(state));
     if let Some(watched) = config.cloudwatch.clone() {
-        let (region, state) = (config.region.clone(), Arc::clone(state));
-        aside.spawn(cloudwatch::send(watched, region, Http::new()?, credentials.clone(), state));
+        let (region, state) = (region.clone(), Arc::clone(&state));
+        aside.spawn(cloudwatch::send(watched, region, http.clone(), credentials.clone(), state));
     }
     if let Some(watched) = config.autoscaling.clone() {
-        let (region, state) = (config.region.clone(), Arc::clone(state));
-        aside.spawn(autoscaling::watch(watched, region, Http::new()?, credentials.clone(), state));
+        aside.spawn(autoscaling::watch(watched, region, http, credentials.clone(), state));
     }
-    Ok(())
 }
 
 /// SIGTERM or SIGINT.

@@ -83,6 +83,18 @@ impl Machine {
         for link in ["bin", "sbin", "lib", "lib64"] {
             symlink(format!("usr/{link}"), root.join(link)).unwrap();
         }
+        // This machine's own services are no part of it: its network is shared.
+        fs::create_dir_all(root.join("etc/systemd/system-preset")).unwrap();
+        fs::write(root.join("etc/systemd/system-preset/00-test.preset"), "disable *\n").unwrap();
+        for masked in [
+            "systemd-networkd.service",
+            "systemd-networkd-wait-online.service",
+            "systemd-resolved.service",
+            "systemd-firstboot.service",
+        ] {
+            symlink("/dev/null", root.join("etc/systemd/system").join(masked)).unwrap();
+        }
+        fs::write(root.join("etc/os-release"), "ID=test\nNAME=\"a machine for tests\"\n").unwrap();
         fs::create_dir_all(upper.join("bin")).unwrap();
         fs::create_dir_all(upper.join("lib/casemate")).unwrap();
         fs::write(upper.join("lib/casemate/casemate.eif"), b"an image").unwrap();
@@ -121,17 +133,13 @@ impl Machine {
         fs::write(root.join("etc/systemd/system/hypervisor.service"), hypervisor).unwrap();
         let name = format!("casemate-{}", std::process::id());
         let mut command = Command::new("systemd-nspawn");
-        command.args([
-            "--register=no",
-            "--keep-unit",
-            "--console=pipe",
-            "--boot",
-            "--capability=all",
-            "--machine",
-            &name,
-        ]);
+        command.args(["--register=no", "--keep-unit", "--console=pipe", "--boot", "--machine", &name]);
+        // What the enclave puts up its walls with, and containers usually go without.
+        command.arg("--system-call-filter=@sandbox landlock_create_ruleset landlock_add_rule landlock_restrict_self");
         command.arg("--directory").arg(&root);
         command.arg(format!("--overlay-ro=/usr:{}:/usr", upper.display()));
+        // A host has roots.
+        command.arg("--bind-ro=/etc/ssl/certs");
         // The development authority and the stand-in KMS's certificate, where they are.
         for folder in [node.path("authority"), node.path("kms")].iter().chain(shown) {
             command.arg(format!("--bind-ro={}", folder.display()));
@@ -146,7 +154,7 @@ impl Machine {
                 break leader.to_owned();
             }
             if Instant::now() > end {
-                return None;
+                return refused(&process);
             }
             std::thread::sleep(Duration::from_millis(100));
         };
@@ -157,7 +165,7 @@ impl Machine {
         };
         while !up() {
             if Instant::now() > end {
-                return None;
+                return refused(&machine.process);
             }
             std::thread::sleep(Duration::from_millis(200));
         }
@@ -211,6 +219,13 @@ impl Machine {
             .trim()
             .to_owned()
     }
+}
+
+/// Nothing, and what the container's maker said.
+#[expect(clippy::print_stderr, reason = "a skipped test says why")]
+fn refused(process: &Process) -> Option<Machine> {
+    eprintln!("systemd-nspawn: {}", process.log());
+    None
 }
 
 impl Drop for Machine {

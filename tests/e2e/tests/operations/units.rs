@@ -70,9 +70,12 @@ fn both_services_start_heal_and_stop() {
         machine.ok(&["stat", "-c", "%U %a", "/run/casemate", "/run/casemate/admin.sock"]),
         "casemate 750\ncasemate 600\n"
     );
-    let status = machine.ok(&["systemctl", "status", "--no-pager", "nitro-enclave"]);
-    assert!(status.contains("runs and answers"), "{status}");
-    machine.ok(&["casemate", "node", "diagnose"]);
+    machine.await_that("the status said so", || {
+        let status = machine.run(&["systemctl", "status", "--no-pager", "nitro-enclave"]);
+        String::from_utf8_lossy(&status.stdout).contains("runs and answers")
+    });
+    let root = format!("CASEMATE_DEV_ROOT={}", node.path("authority/root.der").display());
+    machine.ok(&["env", &root, "casemate", "node", "diagnose"]);
 
     // Killed: told, and started anew.
     let first = machine.running();
