@@ -115,4 +115,7 @@ fn every_executable_block_works_on_a_running_node() {
         seen += 1;
     }
     assert!(seen > 20);
+    // The restore lost a change, was seen, and was accepted: not merely run.
+    let audit = site.shell("casemate audit --json");
+    assert!(String::from_utf8_lossy(&audit.stdout).contains("rollback_accepted"), "{audit:?}");
 }

@@ -54,7 +54,7 @@ fn both_services_start_heal_and_stop() {
     node.start_nats();
     node.start_kms();
     let Some(machine) =
-        Machine::boot(&node, "\n[enclave]\nmemory_mib = 256\nsilence_s = 5\n", "[Service]\nWatchdogSec=8\n", &[])
+        Machine::boot(&node, "\n[enclave]\nmemory_mib = 256\nsilence_s = 5\n", "[Service]\nWatchdogSec=20\n", &[])
     else {
         eprintln!("SKIPPED units, started: no systemd can be booted in a container here (systemd-nspawn)");
         return;
