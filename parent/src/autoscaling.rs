@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn a_fault_must_last() {
         let second = Duration::from_secs(1);
-        assert_eq!(judge(Some(Fault::Silent), PATIENCE - second, PATIENCE), Word::Nothing);
+        assert_eq!(judge(Some(Fault::Silent), PATIENCE.saturating_sub(second), PATIENCE), Word::Nothing);
         assert_eq!(judge(Some(Fault::Silent), PATIENCE, PATIENCE), Word::Unhealthy(Fault::Silent));
         assert_eq!(judge(Some(Fault::NeverAnswered), PATIENCE, PATIENCE), Word::Nothing, "it may still boot");
         let boot = PATIENCE * BOOT_PATIENCE;

@@ -274,7 +274,7 @@ mod tests {
         assert_eq!(mode & 0o077, 0);
         let vault = VaultId::from_bytes([7; 20]);
         let bearer = Bearer::DeviceOf("phone".to_owned(), vault);
-        let (user, text) = authority.issue(&bearer, Some(Duration::from_secs(60))).unwrap();
+        let (user, text) = authority.issue(&bearer, Some(Duration::from_mins(1))).unwrap();
         let claims_of_device = claims(text.lines().nth(1).unwrap());
         let nats = &claims_of_device["nats"];
         assert_eq!(nats["pub"]["allow"], json!([format!("casemate.v1.vault.07.{vault}"), "casemate.v1.attest"]));

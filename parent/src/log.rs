@@ -21,6 +21,9 @@ const KEPT: usize = 32;
 /// Characters of a line that are kept.
 const KEPT_CHARACTERS: usize = 300;
 
+/// The SDK complains there of each answer that is an error, because the HTTP client is not its own; what failed is told by whoever called.
+const MUTED: &str = "aws_smithy_runtime";
+
 static LATEST: Mutex<VecDeque<Kept>> = Mutex::new(VecDeque::new());
 
 /// A warning or an error.
@@ -90,7 +93,8 @@ pub fn begin(target: LogTarget, level: tracing::Level) -> Result<(), LogError> {
         return Ok(());
     }
     // Libraries speak up from warnings on; their lower levels say nothing that helps an operator of this node.
-    let filter = EnvFilter::new(format!("warn,casemate_parent={level},casemate_link={level},enclave={level}"));
+    let filter = format!("warn,{MUTED}=off,casemate_parent={level},casemate_link={level},enclave={level}");
+    let filter = EnvFilter::new(filter);
     let terminal = tracing_subscriber::fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
@@ -105,10 +109,13 @@ struct Keeping(JournalLog);
 
 impl Log for Keeping {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        self.0.enabled(metadata)
+        !metadata.target().starts_with(MUTED) && self.0.enabled(metadata)
     }
 
     fn log(&self, record: &log::Record<'_>) {
+        if record.target().starts_with(MUTED) {
+            return;
+        }
         match record.level() {
             log::Level::Error => keep("error", &record.args().to_string()),
             log::Level::Warn => keep("warn", &record.args().to_string()),

@@ -251,13 +251,11 @@ async fn end_ours(nitro: &Nitro) -> Result<(), NitroError> {
     for enclave in describe(nitro).await?.iter().filter(|enclave| enclave.enclave_name == NAME) {
         tracing::info!(id = enclave.enclave_id, "ending the enclave");
         let arguments = ["--enclave-id".to_owned(), enclave.enclave_id.clone()];
-        match ask(nitro, "terminate-enclave", &arguments, CLI_DEADLINE).await {
-            Ok(_) => {}
+        if let Err(error) = ask(nitro, "terminate-enclave", &arguments, CLI_DEADLINE).await {
             // It may have ended by itself between the question and this.
-            Err(error) if describe(nitro).await?.iter().any(|left| left.enclave_id == enclave.enclave_id) => {
+            if describe(nitro).await?.iter().any(|left| left.enclave_id == enclave.enclave_id) {
                 return Err(error);
             }
-            Err(_) => {}
         }
     }
     Ok(())

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// Python takes its time on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// The folder of the environment's programs; says so when there is none.
 #[expect(clippy::print_stderr, reason = "a skipped test must not look like one that passed")]

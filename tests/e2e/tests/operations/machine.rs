@@ -13,7 +13,7 @@ use casemate_e2e::Node;
 use casemate_e2e::process::Process;
 use casemate_e2e::programs::{checkout, program};
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Stands in for AWS's program: asks the hypervisor below for what it is asked.
 const NITRO_CLI: &str = r#"#!/bin/bash
