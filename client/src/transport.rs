@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Request, RequestErrorKind};
 use bytes::Bytes;
+use data_encoding::BASE64URL_NOPAD;
 
 /// Why there was no answer. None of them says what became of the request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -133,7 +134,11 @@ impl NatsTransport {
             connect = connect.nkey(seed.trim().to_owned());
         }
         if let Some(path) = &options.credentials {
+            let inbox = inbox(&std::fs::read_to_string(path).map_err(file_error(path))?);
             connect = connect.credentials_file(path).await.map_err(file_error(path))?;
+            if let Some(inbox) = inbox {
+                connect = connect.custom_inbox_prefix(inbox);
+            }
         }
         if let Some(path) = &options.ca {
             // Looked at here, because a missing file would be reported as a failed connection.
@@ -185,6 +190,17 @@ impl Transport for NatsTransport {
     }
 }
 
+/// Where answers come to for the user of a credentials file: an inbox below its own name, so that its rights need not reach anybody
+/// else's. None when the file is not understood; the server then judges it.
+fn inbox(credentials: &str) -> Option<String> {
+    let token = credentials.lines().map(str::trim).find(|line| line.starts_with("eyJ"))?;
+    let claims = BASE64URL_NOPAD.decode(token.split('.').nth(1)?.as_bytes()).ok()?;
+    let claims: serde_json::Value = serde_json::from_slice(&claims).ok()?;
+    let user = claims.get("sub")?.as_str()?;
+    let fits = user.len() == 56 && user.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
+    fits.then(|| format!("_INBOX.{user}"))
+}
+
 fn file_error(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> TransportError {
     move |error| TransportError::File { path: path.to_owned(), reason: error.to_string() }
 }
@@ -216,5 +232,27 @@ mod tests {
             within: Duration::from_secs(1),
         };
         assert!(!format!("{options:?}").contains("hunter2"));
+    }
+}
+
+#[cfg(test)]
+mod inbox_tests {
+    use super::*;
+
+    #[test]
+    fn answers_come_to_an_inbox_of_the_users_own() {
+        let user = "U".repeat(56);
+        let claims = BASE64URL_NOPAD.encode(format!(r#"{{"sub":"{user}"}}"#).as_bytes());
+        let file = format!("-----BEGIN NATS USER JWT-----\neyJh.{claims}.c2ln\n------END NATS USER JWT------\n");
+        assert_eq!(inbox(&file), Some(format!("_INBOX.{user}")));
+        for other in [
+            "",
+            "eyJh",
+            "eyJh.!!.x",
+            "eyJh.e30.x",
+            &file.replace(&claims, &BASE64URL_NOPAD.encode(br#"{"sub":"a.>"}"#)),
+        ] {
+            assert_eq!(inbox(other), None, "{other}");
+        }
     }
 }

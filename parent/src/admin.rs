@@ -3,6 +3,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `{"op":"status"}` | the page of `/health` |
+//! | `{"op":"diagnose"}` | everything reached anew: `{"health","findings":[{"part","ok","what","next"}],"latest_errors","versions"}` |
 //! | `{"op":"vaults"}`, with `"by"`: `memory` (default), `rate`, `latency`, `queue` or `idle`, and `"limit"` | the first of them, the largest first: `{"vaults":[{"vault","state","in_flight","queued","idle_ms","pid","memory_bytes","requests_per_second","latency_us"}]}` |
 //! | `{"op":"evict","vault":ID}` | `{"ok":true}` |
 //! | `{"op":"drain"}` | `{"ok":true}`, when everything is closed |
@@ -24,6 +25,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::Semaphore;
 
+use crate::diagnosis::Diagnosis;
 use crate::enclave::{Enclave, OrderError};
 use crate::state::NodeState;
 
@@ -42,6 +44,7 @@ pub const DRAIN_DEADLINE: Duration = Duration::from_secs(65);
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Order {
     Status {},
+    Diagnose {},
     Vaults { by: Option<String>, limit: Option<u32> },
     Evict { vault: String },
     Drain {},
@@ -54,6 +57,8 @@ pub struct Admin {
     pub state: Arc<NodeState>,
     /// Who is ordered.
     pub enclave: Arc<Enclave>,
+    /// Who reaches everything anew.
+    pub diagnosis: Diagnosis,
 }
 
 /// Binds the socket.
@@ -120,6 +125,7 @@ impl Admin {
         let Ok(order) = serde_json::from_slice::<Order>(line) else { return malformed() };
         let done = match order {
             Order::Status {} => Ok(self.state.page()),
+            Order::Diagnose {} => Ok(self.diagnosis.make().await),
             Order::Vaults { by, limit } => match by.map(|by| by.parse()).transpose() {
                 Ok(by) => self.vaults(by, limit).await,
                 Err(error) => return no_order(error),
@@ -205,7 +211,7 @@ fn malformed() -> Value {
     failure(
         ErrorCode::Malformed.as_str(),
         "this is no order",
-        "Send one line of JSON: {\"op\":\"status\"}, {\"op\":\"vaults\"}, {\"op\":\"evict\",\"vault\":ID} or {\"op\":\"drain\"}.",
+        "Send one line of JSON: {\"op\":\"status\"}, {\"op\":\"diagnose\"}, {\"op\":\"vaults\"}, {\"op\":\"evict\",\"vault\":ID} or {\"op\":\"drain\"}.",
     )
 }
 
@@ -216,6 +222,9 @@ fn failure(code: &str, message: &str, remedy: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{HostPort, Kms};
+    use crate::relay::Relay;
+    use crate::store::ObjectStore;
     use bytes::Bytes;
     use casemate_link::{Connection, Incoming, Limits, connect};
     use casemate_protocol::codec;
@@ -224,9 +233,22 @@ mod tests {
     use casemate_protocol::trust::ClusterId;
     use tokio::io::AsyncBufReadExt;
 
-    fn admin() -> Arc<Admin> {
-        let state = Arc::new(NodeState::new("node-1", ClusterId([0; 32])));
-        Arc::new(Admin { state, enclave: Arc::default() })
+    fn admin() -> (tempfile::TempDir, Arc<Admin>) {
+        let folder = tempfile::tempdir().unwrap();
+        let (state, enclave) = (Arc::new(NodeState::new("node-1", ClusterId([0; 32]))), Arc::default());
+        let directory = crate::config::Store::Directory(folder.path().join("store"));
+        let store = ObjectStore::open(&directory, &crate::config::Aws::None, Duration::from_secs(5)).unwrap();
+        let nobody = HostPort::new("localhost", 1).unwrap();
+        let diagnosis = Diagnosis {
+            state: Arc::clone(&state),
+            enclave: Arc::clone(&enclave),
+            store: Arc::new(store),
+            relay: Arc::new(Relay::new(Kms { allow: vec![nobody], dial: Vec::new() })),
+            nats: Arc::default(),
+            prefix: "casemate".to_owned(),
+            turn: tokio::sync::Mutex::default(),
+        };
+        (folder, Arc::new(Admin { state, enclave, diagnosis }))
     }
 
     fn enclave(admin: &Admin) {
@@ -265,9 +287,8 @@ mod tests {
 
     #[tokio::test]
     async fn orders_and_answers() {
-        let folder = tempfile::tempdir().unwrap();
+        let (folder, admin) = admin();
         let path = folder.path().join("admin.sock");
-        let admin = admin();
         enclave(&admin);
         tokio::spawn(Arc::clone(&admin).serve(bind(&path).unwrap()));
         let (read, mut write) = tokio::io::split(connect(&Address::Unix(path)).await.unwrap());
@@ -275,6 +296,10 @@ mod tests {
         let vault = VaultId::from_bytes([7; 20]);
         let orders = [
             (r#"{"op":"status"}"#.to_owned(), "/status", json!("unhealthy")),
+            (r#"{"op":"diagnose"}"#.to_owned(), "/findings/0/ok", json!(false)),
+            (r#"{"op":"diagnose"}"#.to_owned(), "/findings/1/what", json!("no connection was ever made")),
+            (r#"{"op":"diagnose"}"#.to_owned(), "/findings/2/ok", json!(true)),
+            (r#"{"op":"diagnose"}"#.to_owned(), "/health/node", json!("node-1")),
             (r#"{"op":"vaults"}"#.to_owned(), "/vaults/0/vault", json!(vault.to_string())),
             (r#"{"op":"vaults"}"#.to_owned(), "/vaults/0/requests_per_second", json!(0.5)),
             (r#"{"op":"vaults"}"#.to_owned(), "/vaults/1/memory_bytes", Value::Null),
@@ -304,7 +329,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_an_enclave_the_operator_hears_so() {
-        let answer = admin().obey(br#"{"op":"vaults"}"#).await;
+        let answer = admin().1.obey(br#"{"op":"vaults"}"#).await;
         assert_eq!(answer["error"]["code"], "unavailable");
         assert!(answer["error"]["remedy"].as_str().unwrap().contains("enclave"));
     }

@@ -104,6 +104,18 @@ pub async fn fetch(endpoint: SocketAddr) -> Result<AwsCredentials, ImdsError> {
     read_credentials(&answer)
 }
 
+/// Fetches one word about this instance (IMDSv2): its id, or a tag.
+///
+/// # Errors
+/// See [`ImdsError`].
+pub async fn metadata(endpoint: SocketAddr, path: &str) -> Result<String, ImdsError> {
+    let token = ask(endpoint, Method::PUT, "/latest/api/token", None).await?;
+    let answer = ask(endpoint, Method::GET, path, Some(text(&token)?)).await?;
+    let word = text(&answer)?.trim();
+    let fits = (1..=255).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+    if fits { Ok(word.to_owned()) } else { Err(ImdsError::NotUnderstood) }
+}
+
 /// Reads the answer that carries credentials.
 pub(crate) fn read_credentials(answer: &[u8]) -> Result<AwsCredentials, ImdsError> {
     let found: RoleCredentials = serde_json::from_slice(answer).map_err(|_| ImdsError::NotUnderstood)?;
@@ -186,6 +198,15 @@ mod tests {
         assert!(asked[0].starts_with("put /latest/api/token") && asked[0].contains("ttl-seconds: 60"));
         assert!(asked[1].contains("x-aws-ec2-metadata-token: the-token"));
         assert!(asked[2].starts_with("get /latest/meta-data/iam/security-credentials/the-role "));
+    }
+
+    #[tokio::test]
+    async fn one_word_about_this_instance() {
+        let (address, served) = service(vec!["the-token".into(), "i-0123\n".into()]).await;
+        assert_eq!(metadata(address, "/latest/meta-data/instance-id").await.unwrap(), "i-0123");
+        assert!(served.await.unwrap()[1].contains("x-aws-ec2-metadata-token: the-token"));
+        let (address, _served) = service(vec!["t".into(), "two\nlines".into()]).await;
+        assert!(matches!(metadata(address, "/latest/x").await, Err(ImdsError::NotUnderstood)));
     }
 
     #[tokio::test]

@@ -4,22 +4,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use casemate_link::{Address, Listener, accept_hello, answer_hello, connect};
+use casemate_link::{Listener, accept_hello, answer_hello};
 use casemate_protocol::trust::ClusterId;
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 use crate::aws;
 use crate::config::{Aws, Config};
 use crate::enclave::BUILD;
 use crate::nats::{self, First, Probe};
+use crate::nitro::ask_parent;
 use crate::state::NodeState;
 use crate::store::ObjectStore;
 
 /// How long a dialling enclave is waited for; it dials again every second or so.
 const ENCLAVE_WAIT: Duration = Duration::from_secs(10);
 const NATS_WAIT: Duration = Duration::from_secs(10);
-const ADMIN_WAIT: Duration = Duration::from_secs(5);
 
 /// One line of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,7 +96,7 @@ async fn credentials(aws: &Aws) -> Result<String, Fault> {
 
 async fn enclave(config: &Config) -> Result<String, Fault> {
     // A running parent holds the link: it knows.
-    if let Some(page) = ask_running(config).await {
+    if let Some(page) = ask_parent(&config.admin).await {
         return running(&page);
     }
     let listener = Listener::bind(&config.listen).map_err(|error| {
@@ -124,18 +123,6 @@ async fn first_hello(listener: &Listener) -> String {
             return hello.build.chars().take(100).collect();
         }
     }
-}
-
-async fn ask_running(config: &Config) -> Option<Value> {
-    let asking = async {
-        let stream = connect(&Address::Unix(config.admin.clone())).await.ok()?;
-        let (read, mut write) = tokio::io::split(stream);
-        write.write_all(b"{\"op\":\"status\"}\n").await.ok()?;
-        let mut line = String::new();
-        BufReader::new(read).read_line(&mut line).await.ok()?;
-        serde_json::from_str(&line).ok()
-    };
-    tokio::time::timeout(ADMIN_WAIT, asking).await.ok().flatten()
 }
 
 fn running(page: &Value) -> Result<String, Fault> {

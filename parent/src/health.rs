@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 
 /// The enclave is asked every second and has three seconds to answer.
 pub const ENCLAVE_LIMIT: Duration = Duration::from_secs(4);
-/// NATS is asked every five seconds.
-pub const NATS_LIMIT: Duration = Duration::from_secs(15);
-/// The store is asked every 20 seconds.
-pub const STORE_LIMIT: Duration = Duration::from_mins(1);
+/// NATS is asked every second and has three to answer.
+pub const NATS_LIMIT: Duration = Duration::from_secs(4);
+/// The store is asked every two seconds and has two and a half to answer; a failure is told at once, and this is for one that hangs.
+pub const STORE_LIMIT: Duration = Duration::from_secs(10);
 /// Evidence is renewed well before its certificate ends, about three hours after it was made.
 pub const EVIDENCE_LIMIT: Duration = Duration::from_hours(2);
 
@@ -32,6 +32,8 @@ pub struct Observed {
     pub nats: ObservedNats,
     /// The object store.
     pub store: ObservedStore,
+    /// The key service, as this process sees it.
+    pub kms: ObservedKms,
 }
 
 /// What is known of the enclave.
@@ -79,6 +81,17 @@ pub struct ObservedStore {
     pub failures: u64,
 }
 
+/// What is known of the way to the key service. Whether it gives keys the enclave alone knows, and only when it needs one.
+#[derive(Debug, Clone, Default)]
+pub struct ObservedKms {
+    /// Whether a connection was tried yet.
+    pub tried: bool,
+    /// How long the last connection took.
+    pub latency: Duration,
+    /// Why the latest attempt failed, if it did.
+    pub error: Option<String>,
+}
+
 /// How the node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
@@ -124,6 +137,8 @@ pub enum Reason {
     KmsDegraded,
     /// The key service is down: no vault can be opened.
     KmsDown,
+    /// The key service takes no connection: what is not cached cannot be opened.
+    KmsUnreachable(String),
     /// What the enclave says itself.
     Enclave(String),
 }
@@ -133,7 +148,7 @@ impl Reason {
     pub const fn status(&self) -> Status {
         match self {
             // An outage of the key service must not take nodes out: resident vaults are served without it.
-            Self::KmsDegraded | Self::KmsDown | Self::Enclave(_) => Status::Degraded,
+            Self::KmsDegraded | Self::KmsDown | Self::KmsUnreachable(_) | Self::Enclave(_) => Status::Degraded,
             _ => Status::Unhealthy,
         }
     }
@@ -153,6 +168,7 @@ impl fmt::Display for Reason {
             Self::Store(Some(why)) => write!(f, "store: {why}"),
             Self::KmsDegraded => f.write_str("kms: degraded"),
             Self::KmsDown => f.write_str("kms: down"),
+            Self::KmsUnreachable(why) => write!(f, "kms: {why}"),
             Self::Enclave(text) => write!(f, "enclave: {text}"),
         }
     }
@@ -206,8 +222,12 @@ pub fn verdict(observed: &Observed) -> Verdict {
     if !observed.nats.connected || !fresh(observed.nats.last_round_trip, NATS_LIMIT) {
         reasons.push(Reason::Nats);
     }
-    if !fresh(observed.store.last_round_trip, STORE_LIMIT) {
+    // A device's write would fail as the round trip just did: the load balancer, which asks several times, decides how much that matters.
+    if observed.store.error.is_some() || !fresh(observed.store.last_round_trip, STORE_LIMIT) {
         reasons.push(Reason::Store(observed.store.error.clone()));
+    }
+    if let Some(why) = &observed.kms.error {
+        reasons.push(Reason::KmsUnreachable(why.clone()));
     }
     let worst = |status: Status| reasons.iter().any(|reason| reason.status() == status);
     let status = if worst(Status::Unhealthy) {
@@ -254,14 +274,16 @@ pub fn page(node: &str, cluster: &str, observed: &Observed) -> Value {
             "slow_consumers": observed.nats.slow_consumers,
         },
         "store": {
-            "ok": observed.store.last_round_trip.is_some_and(|age| age <= STORE_LIMIT),
+            "ok": observed.store.error.is_none() && observed.store.last_round_trip.is_some_and(|age| age <= STORE_LIMIT),
             "last_round_trip_ms": millis(observed.store.last_round_trip),
             "latency_ms": millis(Some(observed.store.latency)),
-            // Round trips of the parent and operations of the enclave: the one speaks up every 20 seconds, the other at once.
+            // Round trips of the parent and operations of the enclave: the one speaks up every two seconds, the other at once.
             "failures": observed.store.failures.saturating_add(health.store_failures),
         },
         "kms": {
             "state": health.kms.state,
+            // Whether it takes connections; null before the first attempt.
+            "reachable": observed.kms.tried.then_some(observed.kms.error.is_none()),
             "cached_keys": health.kms.cached,
             "hits": health.kms.hits,
             "misses": health.kms.misses,
@@ -319,6 +341,7 @@ mod tests {
             },
             nats: ObservedNats { connected: true, last_round_trip: second, ..ObservedNats::default() },
             store: ObservedStore { last_round_trip: second, ..ObservedStore::default() },
+            kms: ObservedKms { tried: true, ..ObservedKms::default() },
         }
     }
 
@@ -356,6 +379,17 @@ mod tests {
             change(&mut observed, age);
             assert_eq!(verdict(&observed), Verdict { status, reasons: vec![reason] });
         }
+        let mut failing = well();
+        failing.store.error = Some("full".to_owned());
+        assert_eq!(
+            verdict(&failing).reasons,
+            [Reason::Store(Some("full".to_owned()))],
+            "told at once, however fresh the last success"
+        );
+        let mut cut_off = well();
+        cut_off.kms.error = Some("no route".to_owned());
+        let reasons = vec![Reason::KmsUnreachable("no route".to_owned())];
+        assert_eq!(verdict(&cut_off), Verdict { status: Status::Degraded, reasons });
         for (state, reason) in [("degraded", Reason::KmsDegraded), ("down", Reason::KmsDown)] {
             let mut observed = well();
             kms(&mut observed, state);

@@ -26,8 +26,8 @@ use tokio::sync::Semaphore;
 
 use crate::enclave::Enclave;
 use crate::health;
-use crate::stage;
 use crate::state::NodeState;
+use crate::{metric, stage};
 
 /// Connections at the same time.
 const CONNECTIONS: usize = 256;
@@ -136,6 +136,7 @@ impl Pages {
         match (request.method(), path.as_str()) {
             (&Method::GET | &Method::HEAD, "/health" | "/vault/health" | "/ready") => self.health(&path),
             (&Method::GET, "/metrics") => {
+                metric::verdict(&self.state.observe());
                 let mut page = Response::new(Full::from(self.metrics.render() + &stage::render(&self.state.stages())));
                 let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
                 page.headers_mut().insert(CONTENT_TYPE, kind);
@@ -300,7 +301,7 @@ mod tests {
         let pages = Pages {
             state: Arc::new(NodeState::new("node-1", ClusterId([0; 32]))),
             enclave: Arc::default(),
-            metrics: crate::metric::install().unwrap(),
+            metrics: metric::install().unwrap(),
         };
         let server = tokio::spawn(serve(listener, pages));
         let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");

@@ -1,11 +1,15 @@
 //! The numbers that `/metrics` shows. All names are here, under `casemate_`; none carries a vault's name.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use casemate_protocol::link::EnclaveHealth;
 use metrics::{Counter, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+
+use crate::health::{self, Observed, Reason, Status};
+use crate::stage;
 
 /// The histograms of the stages of a request, label `stage`; [`crate::stage`] writes them. `casemate_request_seconds` is the whole.
 ///
@@ -47,6 +51,17 @@ pub enum Outcome {
     NoReply,
 }
 
+/// The outcomes again, for who must read them: the recorder's counters can only be written. One for the process, as the recorder is.
+static OUTCOMES: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
+
+/// Requests since the start: all of them, and those that this node should have served and did not. What an asker did wrong, and what the
+/// enclave refused, is no error of the node's: anybody could raise an alarm with it.
+pub fn requests_and_errors() -> (u64, u64) {
+    let count = |outcome: Outcome| OUTCOMES[outcome as usize].load(Ordering::Relaxed);
+    let errors = [Outcome::Busy, Outcome::Unavailable, Outcome::Deadline, Outcome::Lost];
+    (OUTCOMES.iter().map(|count| count.load(Ordering::Relaxed)).sum(), errors.into_iter().map(count).sum())
+}
+
 /// Handles for the hot path, looked up once.
 #[derive(Debug)]
 pub struct RequestMetrics {
@@ -77,11 +92,13 @@ impl RequestMetrics {
     /// Counts a request.
     pub fn count(&self, outcome: Outcome) {
         self.outcomes[outcome as usize].increment(1);
+        OUTCOMES[outcome as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Notes how long an answered request took.
     pub fn time(&self, took: Duration) {
         self.seconds.record(took);
+        stage::answered(took);
     }
 }
 
@@ -120,6 +137,20 @@ fn describe() {
     describe_counter!("casemate_vault_events_total", "What happened to vaults since the enclave's boot");
     describe_counter!("casemate_refusals_total", "What the enclave did not believe since its boot, by kind");
     describe_counter!("casemate_kms_events_total", "Key cache and key service since the enclave's boot");
+    describe_counter!("casemate_cloudwatch_calls_total", "Calls of CloudWatch by how they ended");
+    describe_counter!(
+        "casemate_cloudwatch_dropped_total",
+        "Intervals whose figures were given up because CloudWatch was away for too long"
+    );
+    describe_counter!(
+        "casemate_autoscaling_verdicts_total",
+        "Verdicts told to the Auto Scaling group, and whether it took them"
+    );
+    describe_gauge!("casemate_kms_reachable", "1 while the key service takes connections");
+    describe_gauge!("casemate_nats_up", "1 while messages to NATS come back");
+    describe_gauge!("casemate_nats_rtt_seconds", "Time of the last message to NATS and back");
+    describe_gauge!("casemate_store_up", "1 while the object store takes and gives an object");
+    describe_gauge!("casemate_health", "The verdict of /health: 2 healthy, 1 degraded, 0 unhealthy");
     describe_gauge!("casemate_kms_latency_milliseconds", "Time of the last call of the key service");
 }
 
@@ -174,6 +205,22 @@ pub fn enclave(health: &EnclaveHealth) {
         counter!("casemate_kms_events_total", "event" => event).absolute(value);
     }
     gauge!("casemate_kms_latency_milliseconds").set(kms.latency_ms as f64);
+}
+
+/// Notes the verdict and what it rests on, as the page of metrics is made.
+pub fn verdict(observed: &Observed) {
+    let flag = |holds: bool| if holds { 1.0 } else { 0.0 };
+    let verdict = health::verdict(observed);
+    gauge!("casemate_health").set(match verdict.status {
+        Status::Healthy => 2.0,
+        Status::Degraded => 1.0,
+        Status::Unhealthy => 0.0,
+    });
+    let is_well = |bad: fn(&Reason) -> bool| flag(!verdict.reasons.iter().any(bad));
+    gauge!("casemate_nats_up").set(is_well(|reason| matches!(reason, Reason::Nats)));
+    gauge!("casemate_nats_rtt_seconds").set(observed.nats.rtt.as_secs_f64());
+    gauge!("casemate_store_up").set(is_well(|reason| matches!(reason, Reason::Store(_))));
+    gauge!("casemate_kms_reachable").set(flag(observed.kms.error.is_none()));
 }
 
 /// Notes that the enclave does not answer.

@@ -14,7 +14,7 @@ use crate::config::Nats;
 use crate::state::NodeState;
 
 /// Between round trips.
-const PROBE_INTERVAL: Duration = Duration::from_secs(5);
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest wait for one.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest wait before a reconnect; short, because clients wait with us.
@@ -154,7 +154,14 @@ impl Probe {
     /// # Errors
     /// [`NatsError::Subscribe`].
     pub async fn new(client: Client, prefix: &str, node: &str) -> Result<Self, NatsError> {
-        let subject = format!("{prefix}.v1.node.{node}.probe");
+        Self::at(client, format!("{prefix}.v1.node.{node}.probe")).await
+    }
+
+    /// A probe on a subject that nobody else's answers come to: two probes on one subject would take each other's numbers for their own.
+    ///
+    /// # Errors
+    /// [`NatsError::Subscribe`].
+    pub async fn at(client: Client, subject: String) -> Result<Self, NatsError> {
         let subscriber = subscribe(&client, &subject).await?;
         Ok(Self { client, subject, subscriber, sent: 0 })
     }

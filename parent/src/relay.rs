@@ -89,6 +89,20 @@ impl Relay {
         Ok(stream)
     }
 
+    /// How long a connection to the first allowed target takes. Nothing is sent over it.
+    ///
+    /// # Errors
+    /// In words.
+    pub async fn reach(&self, within: Duration) -> Result<Duration, String> {
+        let Some(target) = self.kms.allow.first() else { return Err("kms.allow is empty".to_owned()) };
+        let begun = std::time::Instant::now();
+        match tokio::time::timeout(within, self.dial(target)).await {
+            Ok(Ok(_stream)) => Ok(begun.elapsed()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("{target} takes no connection within {} s", within.as_secs())),
+        }
+    }
+
     /// Answers a relay's hello and carries its bytes until one side ends.
     ///
     /// # Errors
@@ -255,5 +269,9 @@ mod tests {
             let Err(HelloError::Refused(why)) = dialled else { panic!("refused") };
             assert!(why.contains(word), "{why}");
         }
+        assert!(relay.reach(Duration::from_secs(2)).await.unwrap_err().contains("kms.example.com:443"));
+        let again = TcpListener::bind(address).await.unwrap();
+        relay.reach(Duration::from_secs(2)).await.unwrap();
+        drop(again);
     }
 }

@@ -6,7 +6,7 @@
 
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_nats::Client;
@@ -17,26 +17,34 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
 use crate::admin::{self, Admin, DRAIN_DEADLINE};
 use crate::bridge::{self, Bridge};
 use crate::config::{Config, ConfigError};
 use crate::control::Control;
+use crate::diagnosis::Diagnosis;
 use crate::enclave::{Door, Enclave, OrderError};
 use crate::http::{self, Pages};
+use crate::issue::IssueError;
 use crate::log::LogError;
 use crate::nats::{self, First, NatsError, Probe};
+use crate::nitro::NitroError;
 use crate::relay::Relay;
+use crate::sdk::{Http, NewestCredentials};
 use crate::state::NodeState;
 use crate::store::{ObjectStore, OpenError};
-use crate::{aws, metric, notify};
+use crate::{autoscaling, aws, cloudwatch, metric, notify};
 
 /// Requests connections on their way between the threads; there is one at a time.
 const REQUESTS_CONNECTIONS: usize = 4;
 /// Longest wait for the answers to requests that were taken before a drain: a request's longest deadline.
 const ANSWERS_DEADLINE: Duration = Duration::from_secs(62);
 const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
-const STORE_INTERVAL: Duration = Duration::from_secs(20);
+const STORE_INTERVAL: Duration = Duration::from_secs(2);
+const KMS_INTERVAL: Duration = Duration::from_secs(2);
+/// With the interval before it, an unreachable key service is told within five seconds.
+const KMS_WAIT: Duration = Duration::from_millis(2500);
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Why the parent did not start, or stopped.
@@ -57,6 +65,12 @@ pub enum RunError {
     /// A socket, a thread or a signal; the text names it.
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// NATS credentials.
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+    /// The enclave's watch.
+    #[error(transparent)]
+    Nitro(#[from] NitroError),
     /// Metrics.
     #[error("metrics cannot be collected: {0}")]
     Metrics(String),
@@ -124,6 +138,8 @@ async fn serve(config: &Config, aside: &Handle) -> Result<(), RunError> {
     // Aside: everything but the hot path. Bound first: an address in use is told before anything else begins.
     let (requests, requests_taken) = mpsc::channel(REQUESTS_CONNECTIONS);
     let (newest, credentials) = aws::source(&config.aws);
+    let told_credentials = NewestCredentials(credentials.clone());
+    let relay = Arc::new(Relay::new(config.kms.clone()));
     let door = Arc::new(Door {
         enclave: Arc::clone(&enclave),
         enclave_cid: config.enclave_cid,
@@ -135,7 +151,7 @@ async fn serve(config: &Config, aside: &Handle) -> Result<(), RunError> {
             credentials,
         }),
         store: Arc::clone(&store),
-        relay: Arc::new(Relay::new(config.kms.clone())),
+        relay: Arc::clone(&relay),
         requests,
     });
     let (listen, admin_path, http_address) = (config.listen.clone(), config.admin.clone(), config.http);
@@ -146,7 +162,17 @@ async fn serve(config: &Config, aside: &Handle) -> Result<(), RunError> {
         Ok::<_, io::Error>((link, admin::bind(&admin_path)?, http::bind(http_address).await?))
     })
     .await??;
-    let admin = Arc::new(Admin { state: Arc::clone(&state), enclave: Arc::clone(&enclave) });
+    let nats_client = Arc::new(OnceLock::new());
+    let diagnosis = Diagnosis {
+        state: Arc::clone(&state),
+        enclave: Arc::clone(&enclave),
+        store: Arc::clone(&store),
+        relay: Arc::clone(&relay),
+        nats: Arc::clone(&nats_client),
+        prefix: config.prefix.clone(),
+        turn: tokio::sync::Mutex::default(),
+    };
+    let admin = Arc::new(Admin { state: Arc::clone(&state), enclave: Arc::clone(&enclave), diagnosis });
     let pages = Pages { state: Arc::clone(&state), enclave: Arc::clone(&enclave), metrics: metrics.clone() };
     let node = config.node.clone();
     aside.spawn(door.serve(link_listener));
@@ -154,6 +180,8 @@ async fn serve(config: &Config, aside: &Handle) -> Result<(), RunError> {
     aside.spawn(http::serve(http_listener, pages));
     aside.spawn(aws::renew(config.aws.clone(), newest));
     aside.spawn(watch_store(store, node, Arc::clone(&state)));
+    aside.spawn(watch_kms(relay, Arc::clone(&state)));
+    tell_amazon(config, aside, &told_credentials, &state);
     aside.spawn(notify::feed(Arc::clone(&state)));
     aside.spawn(async move {
         let mut tick = tokio::time::interval(UPKEEP_INTERVAL);
@@ -166,6 +194,7 @@ async fn serve(config: &Config, aside: &Handle) -> Result<(), RunError> {
 
     // Here: the hot path.
     let client = nats::connect(&config.nats, &config.node, &state, First::Retry).await?;
+    nats_client.set(client.clone()).ok();
     let bridge = Arc::new(Bridge::new(client.clone(), config.subjects.clone(), Arc::clone(&enclave)));
     let (carrier, connected, told) = (Arc::clone(&bridge), Arc::clone(&enclave), Arc::clone(&state));
     tokio::spawn(bridge::take_connections(requests_taken, carrier, connected, told));
@@ -241,6 +270,7 @@ async fn drain(
 /// Writes and reads an object every so often.
 async fn watch_store(store: Arc<ObjectStore>, node: String, state: Arc<NodeState>) {
     let mut tick = tokio::time::interval(STORE_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
         match store.round_trip(&node).await {
@@ -250,6 +280,45 @@ async fn watch_store(store: Arc<ObjectStore>, node: String, state: Arc<NodeState
                 state.store_failed(&error.to_string());
             }
         }
+    }
+}
+
+/// Tries the way to the key service every so often: the enclave uses it only when it needs a key, which may be hours after it broke.
+async fn watch_kms(relay: Arc<Relay>, state: Arc<NodeState>) {
+    let mut tick = tokio::time::interval(KMS_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut was_away = false;
+    loop {
+        tick.tick().await;
+        let tried = relay.reach(KMS_WAIT).await;
+        if let (Err(error), false) = (&tried, was_away) {
+            tracing::warn!(error, "the key service cannot be reached; open vaults and cached keys go on");
+        }
+        was_away = tried.is_err();
+        state.kms_tried(tried);
+    }
+}
+
+/// Starts what speaks to CloudWatch and to the Auto Scaling group, where they are enabled. A node that cannot tell them how it is serves
+/// all the same.
+fn tell_amazon(config: &Config, aside: &Handle, credentials: &NewestCredentials, state: &Arc<NodeState>) {
+    if config.cloudwatch.is_none() && config.autoscaling.is_none() {
+        return;
+    }
+    let http = match Http::new() {
+        Ok(http) => http,
+        Err(error) => {
+            tracing::error!(%error, "neither CloudWatch nor the Auto Scaling group is told anything");
+            return;
+        }
+    };
+    let (region, state) = (config.region.clone(), Arc::clone(state));
+    if let Some(watched) = config.cloudwatch.clone() {
+        let (region, state) = (region.clone(), Arc::clone(&state));
+        aside.spawn(cloudwatch::send(watched, region, http.clone(), credentials.clone(), state));
+    }
+    if let Some(watched) = config.autoscaling.clone() {
+        aside.spawn(autoscaling::watch(watched, region, http, credentials.clone(), state));
     }
 }
 

@@ -41,6 +41,19 @@ pub fn forwarded(took: Duration) {
     FORWARDED.note(took);
 }
 
+/// Whole requests, from arrival to answer: what CloudWatch is told of. `/metrics` has them as `casemate_request_seconds`.
+static ANSWERED: Times = Times::new();
+
+/// Notes how long an answered request took in all.
+pub fn answered(took: Duration) {
+    ANSWERED.note(took);
+}
+
+/// The times of all answered requests since the start.
+pub fn answered_times() -> StageTimes {
+    ANSWERED.told()
+}
+
 /// The family in Prometheus's text format. `enclave` is in the order of [`Stage::ALL`]; what this build has no word for is left out.
 pub fn render(enclave: &[StageTimes]) -> String {
     family(&FORWARDED.told(), enclave).unwrap_or_default()

@@ -8,7 +8,7 @@ use casemate_protocol::stage::StageTimes;
 use casemate_protocol::trust::ClusterId;
 use serde_json::Value;
 
-use crate::health::{self, Observed, ObservedEnclave, ObservedNats, ObservedStore};
+use crate::health::{self, Observed, ObservedEnclave, ObservedKms, ObservedNats, ObservedStore};
 
 /// Collects; shared by every task.
 #[derive(Debug)]
@@ -28,6 +28,7 @@ struct Inner {
     nats_answered: Option<Instant>,
     store: ObservedStore,
     store_answered: Option<Instant>,
+    kms: ObservedKms,
 }
 
 impl NodeState {
@@ -44,6 +45,11 @@ impl NodeState {
     /// The cluster that this node's trust configuration makes.
     pub const fn cluster(&self) -> ClusterId {
         self.cluster
+    }
+
+    /// This node's name.
+    pub fn node(&self) -> &str {
+        &self.node
     }
 
     /// Since the start.
@@ -125,6 +131,19 @@ impl NodeState {
         inner.store.error = Some(why.chars().take(200).collect());
     }
 
+    /// The key service took a connection, after so long, or did not.
+    pub fn kms_tried(&self, tried: Result<Duration, String>) {
+        let mut inner = self.inner();
+        inner.kms.tried = true;
+        match tried {
+            Ok(latency) => {
+                inner.kms.latency = latency;
+                inner.kms.error = None;
+            }
+            Err(why) => inner.kms.error = Some(why.chars().take(200).collect()),
+        }
+    }
+
     /// How long the stages of requests took in the enclave, as it told last.
     pub fn stages(&self) -> Vec<StageTimes> {
         self.inner().enclave.health.as_ref().map(|health| health.stages.clone()).unwrap_or_default()
@@ -140,6 +159,7 @@ impl NodeState {
             enclave: ObservedEnclave { last_answer: age(inner.enclave_answered), ..inner.enclave.clone() },
             nats: ObservedNats { last_round_trip: age(inner.nats_answered), ..inner.nats.clone() },
             store: ObservedStore { last_round_trip: age(inner.store_answered), ..inner.store.clone() },
+            kms: inner.kms.clone(),
         }
     }
 

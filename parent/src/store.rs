@@ -5,7 +5,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use casemate_protocol::id::VaultId;
 use casemate_protocol::limits;
@@ -26,6 +26,11 @@ use s3::Bucket;
 
 /// Versions of one vault that are listed; far above what garbage collection leaves.
 const LISTED_VERSIONS: usize = 65_536;
+
+/// Bytes of the round trip behind the health verdict: as many as a small vault's, so that a disk with room for a name alone is not well.
+const ROUND_TRIP_BYTES: usize = 16 * 1024;
+/// And its longest time; [`crate::health::STORE_LIMIT`] counts on it.
+const ROUND_TRIP_TIMEOUT: Duration = Duration::from_millis(2500);
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -247,14 +252,17 @@ impl ObjectStore {
     /// See [`StoreError`].
     pub async fn round_trip(&self, node: &str) -> Result<Duration, StoreError> {
         let begun = Instant::now();
-        let (path, written) = (format!("health/{node}"), begun.elapsed().as_nanos().to_be_bytes());
-        self.within(async {
+        // Never the same bytes twice: what is read back is what was written now.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos().to_be_bytes();
+        let (path, written) = (format!("health/{node}"), now.repeat(ROUND_TRIP_BYTES / now.len()));
+        let timeout = self.timeout.min(ROUND_TRIP_TIMEOUT);
+        let trip = async {
             match &self.backend {
                 Backend::Disk(disk) => on_disk(disk, async move |disk| Ok(disk.round_trip(&path, &written)?)).await,
-                Backend::S3(bucket) => bucket.round_trip(&path, written.to_vec()).await,
+                Backend::S3(bucket) => bucket.round_trip(&path, written).await,
             }
-        })
-        .await?;
+        };
+        tokio::time::timeout(timeout, trip).await.map_err(|_| StoreError::Deadline(timeout))??;
         Ok(begun.elapsed())
     }
 

@@ -7,6 +7,7 @@ mod attest;
 mod attest_verify;
 mod audit;
 mod context;
+mod diagnose;
 mod input;
 mod key;
 mod node;

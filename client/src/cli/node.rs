@@ -13,6 +13,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::context::Context;
+use super::diagnose;
 use super::output::{CliError, table};
 use super::top::TopArgs;
 use super::units;
@@ -59,6 +60,12 @@ fn parse_by() -> impl TypedValueParser<Value = VaultsBy> {
 pub(super) enum NodeCommand {
     /// Show the node's health
     Status {
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Reach everything that this node needs, now, and say what to do about what is wrong; ends with 8 when something is
+    #[command(after_help = "Example:\n  casemate node diagnose --json > diagnosis.json    no secret is in it")]
+    Diagnose {
         #[command(flatten)]
         socket: Socket,
     },
@@ -116,6 +123,7 @@ impl NodeCommand {
                 }
                 Ok(())
             }
+            Self::Diagnose { socket } => diagnose::run(context, socket),
             Self::Top(args) => args.run(context),
             Self::Evict { resident, socket } => {
                 let question = json!({ "op": "evict", "vault": resident.to_string() });

@@ -48,6 +48,7 @@ fn every_command_parses() {
         "node status",
         "node vaults --socket /s",
         "node vaults --by latency --limit 20",
+        "node diagnose --socket /s --json",
         "node top",
         "node top --socket /s --once --interval 0.2 --by queue --limit 8192",
         "node top --json",

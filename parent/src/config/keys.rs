@@ -32,6 +32,9 @@ const fn key(section: &'static str, name: &'static str, allowed: &'static str, d
 }
 
 const FILE: &str = "the path of a file that this process may read";
+const FLAG: &str = "true or false; true needs aws.source";
+const INSTANCE: &str = "an EC2 instance id";
+const GROUP: &str = "an Auto Scaling group's name";
 const MILLISECONDS: &str = "milliseconds, 1 to 86400000";
 const PER_SECOND: &str = "a number per second, 1 to 100000";
 
@@ -62,6 +65,19 @@ pub const KEYS: &[Key] = &[
     key("aws", "secret_access_key", "an AWS secret access key, with aws.source = \"static\"", "-"),
     key("aws", "session_token", "an AWS session token, with aws.source = \"static\"", "-"),
     key("aws", "imds_endpoint", "IP:PORT of the instance metadata service", "169.254.169.254:80"),
+    key("instance", "id", INSTANCE, "the metadata service's, with aws.source = \"imds\""),
+    key("instance", "group", GROUP, "the tag aws:autoscaling:groupName in the metadata"),
+    key("cloudwatch", "enabled", FLAG, "false"),
+    key("cloudwatch", "interval_s", "seconds, 1 to 300", "60"),
+    key("cloudwatch", "endpoint", "http://HOST:PORT or https://HOST:PORT", "Amazon's"),
+    key("autoscaling", "enabled", FLAG, "false"),
+    key("autoscaling", "patience_s", "seconds, 2 to 3600", "120"),
+    key("autoscaling", "endpoint", "http://HOST:PORT or https://HOST:PORT", "Amazon's"),
+    key("enclave", "image", "the absolute path of an enclave image", "/usr/lib/casemate/casemate.eif"),
+    key("enclave", "cpus", "a number of virtual CPUs, 1 to 256", "2"),
+    key("enclave", "memory_mib", "MiB, 64 to 16777216", "4096"),
+    key("enclave", "silence_s", "seconds, 5 to 3600", "30"),
+    key("enclave", "nitro_cli", "the absolute path of a program", "/usr/bin/nitro-cli"),
     key("http", "listen", "IP:PORT", "127.0.0.1:8080"),
     key("admin", "socket", "the absolute path of a Unix socket to be made", "/run/casemate/admin.sock"),
     key("log", "target", "\"auto\", \"journal\" or \"terminal\"", "auto"),

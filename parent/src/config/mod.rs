@@ -5,6 +5,7 @@
 //! into the cluster id, and the rest can only deny service.
 
 pub mod keys;
+mod operations;
 mod settings;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use casemate_protocol::link::Tuning;
 use casemate_protocol::secret::Secret;
 use casemate_protocol::subject::Subjects;
 use casemate_protocol::trust::{ReleaseKey, TrustConfiguration};
+pub use operations::{AutoScaling, CloudWatch, InstanceSource, Nitro};
 use settings::Settings;
 
 /// Why a configuration was not taken. The message names the key, the value and what is allowed.
@@ -94,6 +96,14 @@ pub struct Config {
     pub kms: Kms,
     /// `[aws]`.
     pub aws: Aws,
+    /// The region of AWS's interfaces that this process calls itself.
+    pub region: String,
+    /// `[cloudwatch]`, when it is enabled.
+    pub cloudwatch: Option<CloudWatch>,
+    /// `[autoscaling]`, when it is enabled.
+    pub autoscaling: Option<AutoScaling>,
+    /// `[enclave]`.
+    pub nitro: Nitro,
     /// `http.listen`.
     pub http: SocketAddr,
     /// `admin.socket`.
@@ -233,6 +243,7 @@ impl Config {
             .text("node", "subject_prefix", |text| Subjects::new(text).is_ok().then(|| text.to_owned()))?
             .unwrap_or_else(|| "casemate".to_owned());
         let region = settings.required("trust", "region", region)?;
+        let aws = aws(&settings)?;
         Ok(Self {
             node: settings.text("node", "name", node_name)?.unwrap_or_else(host_name),
             subjects: Subjects::new(&prefix).expect("checked above"),
@@ -248,7 +259,11 @@ impl Config {
             store: store(&settings, &region)?,
             trust_configuration: trust(&settings, &region)?,
             kms: kms(&settings, &region)?,
-            aws: aws(&settings)?,
+            cloudwatch: operations::cloudwatch(&settings, &aws)?,
+            autoscaling: operations::autoscaling(&settings, &aws)?,
+            nitro: operations::nitro(&settings)?,
+            aws,
+            region,
             http: settings
                 .text("http", "listen", |text| text.parse().ok())?
                 .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
@@ -282,6 +297,11 @@ fn host_name() -> String {
 fn absolute(text: &str) -> Option<PathBuf> {
     let path = PathBuf::from(text);
     (path.is_absolute() && path.file_name().is_some()).then_some(path)
+}
+
+fn endpoint(text: &str) -> Option<String> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"))?;
+    (!rest.is_empty()).then(|| text.to_owned())
 }
 
 /// A path that can be opened. Looked at now, so that the operator hears of it now.
@@ -373,10 +393,7 @@ fn missing(section: &str, name: &str) -> ConfigError {
 
 fn store(settings: &Settings, trust_region: &str) -> Result<Store, ConfigError> {
     let store_region = settings.text("store", "region", region)?.unwrap_or_else(|| trust_region.to_owned());
-    let endpoint = settings.text("store", "endpoint", |text| {
-        let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"))?;
-        (!rest.is_empty()).then(|| text.to_owned())
-    })?;
+    let endpoint = settings.text("store", "endpoint", endpoint)?;
     settings.required("store", "url", |text| {
         if let Some(path) = text.strip_prefix("file://") {
             return absolute(path).map(Store::Directory);

@@ -73,6 +73,17 @@ impl Settings {
         })
     }
 
+    /// Yes or no: a boolean in the file, `true` or `false` in the environment. No when it was not given.
+    pub(super) fn flag(&self, section: &str, name: &str) -> Result<bool, ConfigError> {
+        let (key, raw) = self.get(section, name);
+        match raw {
+            None => Ok(false),
+            Some(Raw::Toml(toml::Value::Boolean(flag))) => Ok(*flag),
+            Some(Raw::Text(text)) => text.parse().map_err(|_| wrong(key, text)),
+            Some(Raw::Toml(other)) => Err(wrong(key, &other.to_string())),
+        }
+    }
+
     /// A whole number within bounds.
     pub(super) fn number(&self, section: &str, name: &str, min: u64, max: u64) -> Result<Option<u64>, ConfigError> {
         let (key, raw) = self.get(section, name);

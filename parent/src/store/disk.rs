@@ -93,13 +93,22 @@ impl Disk {
         }
     }
 
-    /// Writes a file of this node's own and reads it back. A full disk and lost permissions show here first.
+    /// Writes a file of this node's own and reads it back. A full disk and lost permissions show here first: it is a new file each time,
+    /// because one that is written over gives up its own blocks for what is written, however full the disk is.
     pub(super) fn round_trip(&self, path: &str, bytes: &[u8]) -> io::Result<()> {
         let path = self.root.join(path);
+        let staged = path.with_extension("new");
         make_folder(path.parent().ok_or(ErrorKind::InvalidInput)?)?;
-        let mut file = File::create(&path)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
+        let written = File::create(&staged).and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()
+        });
+        if let Err(error) = written {
+            // What was written of it is room that others lack.
+            fs::remove_file(&staged).ok();
+            return Err(error);
+        }
+        fs::rename(&staged, &path)?;
         if fs::read(&path)? == bytes { Ok(()) } else { Err(io::Error::other("what was written is not what is read")) }
     }
 

@@ -83,9 +83,12 @@ impl Bucket {
     /// Writes an object of this node's own and reads it back.
     pub(super) async fn round_trip(&self, path: &str, bytes: Vec<u8>) -> Result<(), StoreError> {
         let location = self.location(path)?;
-        self.store.put(&location, PutPayload::from(bytes)).await?;
-        self.store.get(&location).await?.bytes().await?;
-        Ok(())
+        self.store.put(&location, PutPayload::from(bytes.clone())).await?;
+        let read = self.store.get(&location).await?.bytes().await?;
+        if read == bytes {
+            return Ok(());
+        }
+        Err(std::io::Error::other("what was written is not what is read; do two nodes have the same name?").into())
     }
 
     fn location(&self, path: &str) -> Result<Path, StoreError> {

@@ -266,7 +266,8 @@ impl Node {
         self.enclave = Some(self.process("enclave", &mut command));
     }
 
-    fn configuration(&self) -> String {
+    /// The parent's configuration.
+    pub fn configuration(&self) -> String {
         let path = |name: &str| self.path(name).display().to_string();
         format!(
             r#"[node]
@@ -378,6 +379,11 @@ target = "terminal"
         let device = self.device(name);
         device.run(&["vault", "create"]).ok();
         device
+    }
+
+    /// Where the parent's pages are.
+    pub const fn http_port(&self) -> u16 {
+        self.http_port
     }
 
     /// An HTTP request to the parent.

@@ -1,0 +1,236 @@
+//! CloudWatch and the Auto Scaling group hear from the real parent, and emulators that we did not write store what they heard.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use casemate_e2e::Node;
+use casemate_e2e::programs::checkout;
+use serde_json::{Value, json};
+
+use crate::emulator::{Emulator, eventually, free_port, programs};
+
+const INSTANCE: &str = "i-0123456789abcdef0";
+const GROUP: &str = "casemate";
+const PATIENCE: Duration = Duration::from_secs(90);
+
+fn configuration(cloudwatch: &str, autoscaling: &str, instance: &str) -> String {
+    format!(
+        "[instance]\nid = \"{instance}\"\ngroup = \"{GROUP}\"\n[cloudwatch]\nenabled = true\ninterval_s = 1\nendpoint = \"{cloudwatch}\"\n\
+         [autoscaling]\nenabled = true\npatience_s = 3\nendpoint = \"{autoscaling}\"\n[limits]\nshard_key_ttl_ms = 1000\n"
+    )
+}
+
+/// The figures of a metric in the last minutes, in the order of their times.
+fn stored(emulator: &Emulator, metric: &str, statistic: &str) -> Vec<f64> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let answer = emulator.ask(
+        "cloudwatch",
+        "get_metric_statistics",
+        &json!({
+            "Namespace": "Casemate/Enclave", "MetricName": metric, "Period": 60, "Statistics": [statistic],
+            "Dimensions": [{ "Name": "AutoScalingGroupName", "Value": GROUP }, { "Name": "InstanceId", "Value": INSTANCE }],
+            "StartTime": now - 3600, "EndTime": now + 60,
+        }),
+    );
+    answer["Datapoints"].as_array().unwrap().iter().map(|point| point[statistic].as_f64().unwrap()).collect()
+}
+
+/// An alarm as the template has it, over seconds instead of minutes: the emulator looks only once in so long.
+fn set_alarm(emulator: &Emulator, name: &str, threshold: Option<f64>) {
+    let template = std::fs::read_to_string(checkout().join("deploy/cloudformation/watching.yaml")).unwrap();
+    let text = template.split(&format!("  {name}Alarm:\n")).nth(1).unwrap();
+    let text = text.split("\n\n").next().unwrap();
+    let field = |key: &str| {
+        let line = text.lines().find_map(|line| line.trim().strip_prefix(&format!("{key}: ")));
+        line.unwrap_or_else(|| panic!("{name} has no {key}")).to_owned()
+    };
+    emulator.ask(
+        "cloudwatch",
+        "put_metric_alarm",
+        &json!({
+            "AlarmName": name, "Namespace": field("Namespace"), "MetricName": field("MetricName"),
+            "Dimensions": [{ "Name": "AutoScalingGroupName", "Value": GROUP }], "Statistic": field("Statistic"),
+            "Period": 10, "EvaluationPeriods": 1, "ComparisonOperator": field("ComparisonOperator"),
+            "Threshold": threshold.unwrap_or_else(|| field("Threshold").parse().unwrap()),
+            "TreatMissingData": field("TreatMissingData"),
+        }),
+    );
+}
+
+fn state(emulator: &Emulator, name: &str) -> String {
+    let answer = emulator.ask("cloudwatch", "describe_alarms", &json!({ "AlarmNames": [name] }));
+    answer["MetricAlarms"][0]["StateValue"].as_str().unwrap_or("none").to_owned()
+}
+
+fn await_state(emulator: &Emulator, name: &str, wanted: &str) {
+    eventually(&format!("{name} was {wanted}"), PATIENCE, || (state(emulator, name) == wanted).then_some(()));
+}
+
+/// The group's health status of the instance.
+fn status(moto: &Emulator, instance: &str) -> String {
+    let answer = moto.ask("autoscaling", "describe_auto_scaling_instances", &json!({ "InstanceIds": [instance] }));
+    answer["AutoScalingInstances"][0]["HealthStatus"].as_str().unwrap_or("gone").to_ascii_lowercase()
+}
+
+/// A group with one instance in the emulator; returns the instance.
+fn group(moto: &Emulator) -> String {
+    let images = moto.ask("ec2", "describe_images", &json!({ "Owners": ["amazon"] }));
+    let image = images["Images"][0]["ImageId"].as_str().unwrap();
+    moto.ask(
+        "autoscaling",
+        "create_launch_configuration",
+        &json!({ "LaunchConfigurationName": "l", "ImageId": image, "InstanceType": "m6i.xlarge" }),
+    );
+    moto.ask(
+        "autoscaling",
+        "create_auto_scaling_group",
+        &json!({
+            "AutoScalingGroupName": GROUP, "LaunchConfigurationName": "l", "MinSize": 1, "MaxSize": 1,
+            "AvailabilityZones": ["us-east-1a"],
+        }),
+    );
+    let found = moto.ask("autoscaling", "describe_auto_scaling_instances", &json!({}));
+    found["AutoScalingInstances"][0]["InstanceId"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn figures_reach_cloudwatch_and_each_alarm_fires_and_goes() {
+    let Some(programs) = programs("figures") else { return };
+    let cloudwatch = Emulator::cloudwatch(programs);
+    let mut node = Node::start_with(&configuration(&cloudwatch.endpoint(), "http://127.0.0.1:1", INSTANCE));
+    let device = node.device_with_vault("owner");
+    device.run_with_input(&["secret", "put", "a"], b"1").ok();
+    let vault = device.vault();
+    device.run(&["node", "evict", &vault]).ok();
+    device.run(&["secret", "get", "a"]).ok();
+
+    // Every metric of the table, with the figure that health tells.
+    for name in [
+        "EnclaveUp",
+        "MemoryUtilization",
+        "ResidentVaults",
+        "ColdStartLatency",
+        "RequestLatency",
+        "RequestCount",
+        "ErrorCount",
+        "KmsLatency",
+        "KmsThrottled",
+        "KmsCacheHitRate",
+        "NatsReconnects",
+        "EvidenceAge",
+    ] {
+        eventually(&format!("{name} was stored"), PATIENCE, || stored(&cloudwatch, name, "Maximum").last().copied());
+    }
+    let (_, health) = node.health().unwrap();
+    let memory = &health["memory"];
+    let percent = memory["used"].as_f64().unwrap() / memory["total"].as_f64().unwrap() * 100.0;
+    let told = *stored(&cloudwatch, "MemoryUtilization", "Average").last().unwrap();
+    assert!((told - percent).abs() < 10.0, "{told} and {percent}");
+    let opened = stored(&cloudwatch, "ColdStartLatency", "SampleCount").iter().sum::<f64>();
+    assert!(opened >= 2.0, "created and opened again: {opened}");
+
+    // Where the template's figure cannot be had here (a full memory, old evidence), the alarm's own is lowered below what is told.
+    set_alarm(&cloudwatch, "EnclaveUp", None);
+    set_alarm(&cloudwatch, "KmsThrottled", None);
+    set_alarm(&cloudwatch, "NatsReconnects", None);
+    set_alarm(&cloudwatch, "MemoryUtilization", Some(0.1));
+    set_alarm(&cloudwatch, "EvidenceAge", Some(-1.0));
+    for (name, wanted) in [
+        ("EnclaveUp", "OK"),
+        ("KmsThrottled", "OK"),
+        ("NatsReconnects", "OK"),
+        ("MemoryUtilization", "ALARM"),
+        ("EvidenceAge", "ALARM"),
+    ] {
+        await_state(&cloudwatch, name, wanted);
+    }
+
+    node.kms_control(&["throttle"]);
+    let throttled = Instant::now();
+    while state(&cloudwatch, "KmsThrottled") != "ALARM" {
+        assert!(throttled.elapsed() < PATIENCE, "KmsThrottled did not fire");
+        // A key whose time to live is over is asked for anew.
+        device.run(&["node", "evict", &vault]);
+        device.run(&["secret", "get", "a"]);
+    }
+    node.kms_control(&["healthy"]);
+    await_state(&cloudwatch, "KmsThrottled", "OK");
+
+    // Three connections that do not last.
+    for _ in 0..4 {
+        node.nats = None;
+        node.start_nats();
+        node.await_health(200);
+    }
+    await_state(&cloudwatch, "NatsReconnects", "ALARM");
+
+    node.enclave = None;
+    await_state(&cloudwatch, "EnclaveUp", "ALARM");
+    node.start_enclave();
+    node.await_health(200);
+    await_state(&cloudwatch, "EnclaveUp", "OK");
+}
+
+#[test]
+fn an_outage_of_cloudwatch_costs_nothing_but_the_oldest() {
+    let Some(programs) = programs("figures, offline") else { return };
+    // Nobody is there: the node works, and says so once.
+    let port = free_port();
+    let mut node =
+        Node::start_with(&configuration(&format!("http://127.0.0.1:{port}"), "http://127.0.0.1:1", INSTANCE));
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(node.health().unwrap().0, 200);
+    let log = node.parent.as_ref().unwrap().log();
+    assert_eq!(log.matches("CloudWatch did not take the figures").count(), 1, "{log}");
+    let (_, metrics) = node.http("GET", "/metrics", "").unwrap();
+    assert!(metrics.contains("casemate_cloudwatch_calls_total{outcome=\"failed\"}"), "{metrics}");
+    // It comes, and is told what was kept, each with its own time.
+    let cloudwatch = Emulator::cloudwatch_at(programs, port);
+    eventually("what was kept was stored", PATIENCE, || {
+        (stored(&cloudwatch, "EnclaveUp", "SampleCount").iter().sum::<f64>() >= 5.0).then_some(())
+    });
+    assert!(node.ended_parts().is_empty());
+}
+
+/// What the load balancer and the group hear differs as `docs/watching.md` says.
+#[test]
+fn only_what_a_new_instance_would_cure_reaches_the_group() {
+    let Some(programs) = programs("figures, verdict") else { return };
+    let moto = Emulator::moto(programs);
+    let instance = group(&moto);
+    let mut node = Node::start_with(&configuration("http://127.0.0.1:1", &moto.endpoint(), &instance));
+    let still_well = |node: &Node, moto: &Emulator| {
+        std::thread::sleep(Duration::from_secs(6));
+        assert_eq!(node.health().unwrap().0, 503, "the load balancer does not send traffic here");
+        assert_eq!(status(moto, &instance), "healthy", "and the group keeps the instance");
+    };
+    node.nats = None;
+    node.await_health(503);
+    still_well(&node, &moto);
+    node.start_nats();
+    node.await_health(200);
+
+    std::fs::rename(node.path("store"), node.path("gone")).unwrap();
+    std::fs::write(node.path("store"), b"no folder").unwrap();
+    node.await_health(503);
+    still_well(&node, &moto);
+    std::fs::remove_file(node.path("store")).unwrap();
+    std::fs::rename(node.path("gone"), node.path("store")).unwrap();
+    node.await_health(200);
+
+    node.kms = None;
+    std::thread::sleep(Duration::from_secs(6));
+    let (code, health) = node.health().unwrap();
+    assert_eq!((code, &health["status"]), (200, &Value::from("degraded")), "{health}");
+    assert_eq!(status(&moto, &instance), "healthy");
+    node.start_kms();
+
+    // Dead: both hear of it.
+    node.enclave = None;
+    node.await_health(503);
+    eventually("the group was told", PATIENCE, || (status(&moto, &instance) == "unhealthy").then_some(()));
+    node.start_enclave();
+    node.await_health(200);
+    eventually("the group was told of the recovery", PATIENCE, || {
+        (status(&moto, &instance) == "healthy").then_some(())
+    });
+}
