@@ -35,12 +35,16 @@ install_emulator() {
     ((${#missing[@]} == 0)) || install_packages "the emulator" "${missing[@]}"
 }
 
+# Sets emulator to the folder where it is or will be; whether it is there.
+has_emulator() {
+    emulator=$CASEMATE_CACHE/emulator-$(printf '%s\n' "$qemu_version" "$vsock_version" "${qemu_devices[@]}" "${qemu_options[@]}" | sha256sum | cut -c 1-16)
+    [[ -x $emulator/qemu-system-x86_64 ]]
+}
+
 # Sets emulator to the folder with qemu-system-x86_64, qboot.rom and vhost-device-vsock: the one in the cache, or one that is built.
 build_emulator() {
-    local name work log=$logs/emulator.log source data begun=$SECONDS
-    name=emulator-$(printf '%s\n' "$qemu_version" "$vsock_version" "${qemu_devices[@]}" "${qemu_options[@]}" | sha256sum | cut -c 1-16)
-    emulator=$CASEMATE_CACHE/$name
-    [[ ! -x $emulator/qemu-system-x86_64 ]] || return 0
+    local work log=$logs/emulator.log source data begun=$SECONDS
+    has_emulator && return 0
     install_emulator
     mkdir -p "$CASEMATE_CACHE/debian"
     fetch_debian source "$emulator_suite" qemu "$qemu_version" "$qemu_source_sha256"
@@ -48,7 +52,7 @@ build_emulator() {
     fetch_debian binary "$emulator_suite" qemu-system-data "$qemu_version" "$qemu_data_sha256"
     data=$debian_file
     say "building the emulator, QEMU ${qemu_version#*:} (about ten minutes on two cores)"
-    work=$CASEMATE_CACHE/$name.$$
+    work=$emulator.$$
     rm -rf "$work" && mkdir -p "$work/qemu" "$work/fetch/src" "$work/kept"
     if ! { make_qemu "$work" "$source" "$data" && make_vsock "$work"; } >"$log" 2>&1; then
         log_tail "$log" 20 | redact | redact_addresses >&2

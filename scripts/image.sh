@@ -55,13 +55,13 @@ pack() {
 # own; whether both are the same.
 compare_image() {
     local elsewhere one two
-    one=$(build_image --json | tee /dev/stderr | tail -n 1)
+    one=$(build_image --json | tee >(cat >&2) | tail -n 1)
     elsewhere=$(mktemp -d)
     mkdir -p "$elsewhere/another/checkout" "$elsewhere/cache"
     ln -s "$CASEMATE_CACHE/debian" "$elsewhere/cache/debian"
     git ls-files -z --cached --others --exclude-standard | tar -c --null -T - | tar -x -C "$elsewhere/another/checkout"
     say "building it again in another folder"
-    two=$(env -u CARGO_TARGET_DIR CASEMATE_CACHE="$elsewhere/cache" "$elsewhere/another/checkout/dev" image --json | tee /dev/stderr | tail -n 1)
+    two=$(env -u CARGO_TARGET_DIR CASEMATE_CACHE="$elsewhere/cache" "$elsewhere/another/checkout/dev" image --json | tee >(cat >&2) | tail -n 1)
     if [[ $one == "$two" ]] && cmp "$image_folder/casemate.eif" "$elsewhere/another/checkout/target/image/casemate.eif" &&
         cmp "$image_folder/casemate.eif.cdx.json" "$elsewhere/another/checkout/target/image/casemate.eif.cdx.json"; then
         rm -rf "$elsewhere"

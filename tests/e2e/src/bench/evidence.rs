@@ -110,12 +110,11 @@ impl Pieces {
 
 fn piece(entry: &Value) -> Result<Piece> {
     let read = |key: &str| entry[key].as_str().map(|name| std::fs::read(folder().join(name))).transpose();
-    let collateral = match read("collateral")? {
-        Some(json) => Collateral::intel(IntelCollateral::parse(&json)?),
-        None => {
-            let certificates: Vec<_> = ["leaf", "ca", "ark"].into_iter().map(read).collect::<std::io::Result<_>>()?;
-            Collateral::snp(certificates.into_iter().flatten().collect(), Vec::new())
-        }
+    let collateral = if let Some(json) = read("collateral")? {
+        Collateral::intel(IntelCollateral::parse(&json)?)
+    } else {
+        let certificates: Vec<_> = ["leaf", "ca", "ark"].into_iter().map(read).collect::<std::io::Result<_>>()?;
+        Collateral::snp(certificates.into_iter().flatten().collect(), Vec::new())
     };
     let intel = IntelRules { statuses: TcbStatus::ALL.into(), ..IntelRules::default() };
     Ok(Piece {
