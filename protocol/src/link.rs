@@ -422,6 +422,7 @@ log_events! {
     24 LayerWaived "a sandbox layer was waived by name; value: the layer"
     25 LayerAbsent "a sandbox layer is absent for want of a controller; value: the layer"
     26 ClockDiffers "the kernel's clock and the security module's are too far apart: no evidence is made; start the enclave anew"
+    27 ClockJumped "the kernel's clock was set; evidence is made anew"
 }
 
 /// Limits and time-outs, from the parent: they can only deny service.

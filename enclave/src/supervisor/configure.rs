@@ -214,6 +214,9 @@ pub(crate) fn policy(tuning: &Tuning) -> Policy {
     Policy { capacity: NonZeroUsize::new(512).expect("not zero"), ttl, hard_limit, ..Policy::default() }
 }
 
+/// How often it is looked whether the kernel's clock has jumped.
+const CLOCK_LOOKED_AT: Duration = Duration::from_secs(1);
+
 /// Keeps the node's evidence young.
 async fn renew_evidence(node: Arc<Node>, log: Log, ready: Arc<tokio::sync::Notify>) {
     let mut attempt = 0;
@@ -234,7 +237,15 @@ async fn renew_evidence(node: Arc<Node>, log: Log, ready: Arc<tokio::sync::Notif
                 backoff::wait(attempt, 0)
             }
         };
-        tokio::time::sleep(wait).await;
+        let due = tokio::time::Instant::now() + wait;
+        while tokio::time::Instant::now() < due {
+            tokio::time::sleep_until(due.min(tokio::time::Instant::now() + CLOCK_LOOKED_AT)).await;
+            // There is no evidence then; it is back as soon as the module agrees with the clock again.
+            if attempt == 0 && node.clock_has_jumped() {
+                log.tell(LogLevel::Warn, LogEvent::ClockJumped, None);
+                break;
+            }
+        }
     }
 }
 

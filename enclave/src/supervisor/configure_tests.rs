@@ -10,9 +10,9 @@ use crate::supervisor::fakes::ManualClock;
 use crate::supervisor::identity::Identity;
 use crate::system::OsRandomness;
 
-/// Remembers what was done to it; its evidence is the request's text. Its clock may be behind, by seconds.
+/// Remembers what was done to it; its evidence is the request's text. Its clock may be behind, or ahead, by seconds.
 #[derive(Debug, Default)]
-struct Module(StdMutex<Vec<String>>, AtomicU64);
+struct Module(StdMutex<Vec<String>>, AtomicU64, AtomicU64);
 
 impl SecurityModule for Module {
     fn measurements(&self) -> Result<Measurements, ModuleError> {
@@ -35,8 +35,8 @@ impl SecurityModule for Module {
     }
 
     fn unix_ms(&self) -> Result<Option<u64>, ModuleError> {
-        let behind = self.1.load(Ordering::SeqCst);
-        Ok(Some((ManualClock::default().unix_seconds() - behind) * 1000))
+        let (behind, ahead) = (self.1.load(Ordering::SeqCst), self.2.load(Ordering::SeqCst));
+        Ok(Some((ManualClock::default().unix_seconds() + ahead - behind) * 1000))
     }
 
     fn random(&self, _: &mut [u8]) -> Result<(), ModuleError> {
@@ -64,8 +64,12 @@ fn configuration(region: &str) -> Vec<u8> {
 }
 
 fn configurator() -> (Configurator, Arc<Module>, mpsc::Receiver<Command>) {
+    configurator_by(Arc::new(ManualClock::default()))
+}
+
+fn configurator_by(clock: Arc<ManualClock>) -> (Configurator, Arc<Module>, mpsc::Receiver<Command>) {
     let module = Arc::new(Module::default());
-    let (clock, randomness) = (Arc::new(ManualClock::default()), Arc::new(OsRandomness));
+    let randomness = Arc::new(OsRandomness);
     let measurements = module.measurements().unwrap();
     let identity = Identity::generate(&*randomness);
     let node = Node::new(module.clone(), clock.clone(), identity, measurements);
@@ -150,6 +154,32 @@ async fn evidence_is_not_made_by_a_clock_that_is_not_believed() {
     assert!(node.credentials(casemate_protocol::id::VaultId::from_bytes([5; 20]), [6; 32]).is_some());
     module.1.store(60, Ordering::SeqCst);
     node.renew_evidence().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_ends_the_evidence_until_it_is_back_or_the_module_agrees() {
+    let clock = Arc::new(ManualClock::default());
+    let (configurator, module, _commands) = configurator_by(Arc::clone(&clock));
+    let node = Arc::clone(&configurator.parts.node);
+    configurator.configure(configuration("us-east-1"), Tuning::default()).await.unwrap();
+    node.renew_evidence().await.unwrap();
+    clock.advance(Duration::from_mins(10));
+    assert!(!node.clock_has_jumped() && node.evidence_age() == Some(Duration::from_mins(10)));
+    for seconds in [3600, -3600, 61, -61] {
+        clock.1.store(seconds, Ordering::SeqCst);
+        assert!(node.clock_has_jumped() && node.evidence_age().is_none(), "{seconds}");
+        assert!(node.credentials(casemate_protocol::id::VaultId::from_bytes([5; 20]), [6; 32]).is_none());
+    }
+    for seconds in [60, -60, 0] {
+        clock.1.store(seconds, Ordering::SeqCst);
+        assert!(!node.clock_has_jumped() && node.evidence_age().is_some(), "{seconds}");
+    }
+    // It was set right: the module says the same.
+    clock.1.store(3600, Ordering::SeqCst);
+    assert!(node.renew_evidence().await.is_err());
+    module.2.store(3600 + 600, Ordering::SeqCst);
+    node.renew_evidence().await.unwrap();
+    assert!(!node.clock_has_jumped() && node.evidence_age().is_some());
 }
 
 #[test]

@@ -209,6 +209,7 @@ impl Control {
         };
         reason(self.node.cluster().is_none(), "not configured");
         reason(age.is_none(), "no evidence");
+        reason(self.node.clock_has_jumped(), "the kernel's clock has jumped");
         reason(!self.store.is_connected(), "store not connected");
         reason(numbers.is_short_of_memory, "memory is short");
         reason(numbers.is_draining, "draining");

@@ -1,14 +1,15 @@
 //! Simulated outsides for the tests of this folder.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::outside::{BlobStore, BoxFuture, Clock, PutOutcome, StoreError};
 
-/// A clock that stands still until it is told to go on.
+/// A clock that stands still until it is told to go on, and whose wall clock can be set, by seconds.
 #[derive(Debug, Default)]
-pub(crate) struct ManualClock(Mutex<Duration>);
+pub(crate) struct ManualClock(Mutex<Duration>, pub(crate) AtomicI64);
 
 impl ManualClock {
     pub(crate) fn advance(&self, by: Duration) {
@@ -22,7 +23,7 @@ impl Clock for ManualClock {
     }
 
     fn unix_seconds(&self) -> u64 {
-        1_700_000_000 + self.monotonic().as_secs()
+        (1_700_000_000 + self.monotonic().as_secs()).saturating_add_signed(self.1.load(Ordering::SeqCst))
     }
 }
 

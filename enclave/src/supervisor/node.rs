@@ -9,7 +9,7 @@ use casemate_protocol::statement::Credentials;
 use casemate_protocol::trust::{ClusterId, TrustConfiguration, node_user_data};
 
 use super::identity::Identity;
-use super::wall_clock::{self, ClockError};
+use super::wall_clock::{self, ClockError, Moment};
 use crate::outside::{BoxFuture, Clock, EvidenceRequest, Measurements, ModuleError, SecurityModule};
 
 /// The platform's number in credentials: AWS Nitro.
@@ -46,7 +46,7 @@ pub struct Node {
 #[derive(Debug, Clone)]
 struct Evidence {
     document: Arc<[u8]>,
-    made: Duration,
+    made: Moment,
 }
 
 /// The node belongs to a cluster already.
@@ -108,7 +108,13 @@ impl Node {
     /// The age of the evidence in use; none when there is none that may be used.
     pub fn evidence_age(&self) -> Option<Duration> {
         let now = self.clock.monotonic();
-        self.evidence().map(|evidence| now.saturating_sub(evidence.made))
+        self.evidence().map(|evidence| now.saturating_sub(evidence.made.monotonic))
+    }
+
+    /// Whether the kernel's clock has jumped since the evidence was made. Until it is made anew, or the clock is back, there is none.
+    pub fn clock_has_jumped(&self) -> bool {
+        let evidence = self.evidence.read().unwrap_or_else(PoisonError::into_inner);
+        evidence.as_ref().is_some_and(|evidence| evidence.made.has_jumped(&*self.clock))
     }
 
     /// What handshake message 2 carries; none before the node has cluster and evidence.
@@ -128,7 +134,7 @@ impl Node {
     /// # Errors
     /// See [`EvidenceError`]; the old evidence then stays until its life ends.
     pub async fn renew_evidence(&self) -> Result<(), EvidenceError> {
-        let made = self.clock.monotonic();
+        let made = Moment::now(&*self.clock);
         let (module, clock) = (Arc::clone(&self.module), Arc::clone(&self.clock));
         asked(move || Ok(wall_clock::check(&*module, &*clock)?)).await?;
         let document = self.attest(None).await?;
@@ -168,7 +174,9 @@ impl Node {
     fn evidence(&self) -> Option<Evidence> {
         let now = self.clock.monotonic();
         let evidence = self.evidence.read().unwrap_or_else(PoisonError::into_inner).clone()?;
-        (now.saturating_sub(evidence.made) < EVIDENCE_LIFE).then_some(evidence)
+        let is_young = now.saturating_sub(evidence.made.monotonic) < EVIDENCE_LIFE;
+        // Attack stopped: statements of another time than that at which the module agreed with the clock.
+        (is_young && !evidence.made.has_jumped(&*self.clock)).then_some(evidence)
     }
 }
 

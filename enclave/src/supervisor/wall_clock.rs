@@ -1,7 +1,8 @@
 //! Whether the kernel's clock may be believed.
 //!
 //! Statements, time stamps and certificates are judged by it. The host cannot set it, but it may have kept an enclave from running; the
-//! security module has a clock of its own, which is asked before the first evidence and each time that it is renewed.
+//! security module has a clock of its own, which is asked before the first evidence and each time that it is renewed. In between, a clock
+//! that is set shows by the one that cannot be.
 
 use std::time::Duration;
 
@@ -9,6 +10,29 @@ use crate::outside::{Clock, ModuleError, SecurityModule};
 
 /// How far the two may be apart. Clients bear with five minutes (`client/src/judge.rs`).
 const TOLERANCE: Duration = Duration::from_mins(1);
+
+/// What both of the kernel's clocks said at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// Time that only runs.
+    pub monotonic: Duration,
+    /// Time that can be set, seconds since the Unix epoch.
+    pub unix_seconds: u64,
+}
+
+impl Moment {
+    /// This moment.
+    pub fn now(clock: &dyn Clock) -> Self {
+        Self { monotonic: clock.monotonic(), unix_seconds: clock.unix_seconds() }
+    }
+
+    /// Whether the one was set since then, by more than is borne.
+    pub fn has_jumped(&self, clock: &dyn Clock) -> bool {
+        let now = Self::now(clock);
+        let expected = self.unix_seconds.saturating_add(now.monotonic.saturating_sub(self.monotonic).as_secs());
+        now.unix_seconds.abs_diff(expected) > TOLERANCE.as_secs()
+    }
+}
 
 /// Why the kernel's clock is not believed.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -42,6 +42,8 @@ pub struct Emulation {
     pub image: PathBuf,
     /// Memory of the machine.
     pub memory_mib: u32,
+    /// What the machine's clock says at the start, `2020-01-01T00:00:00`; without it the time. Its security module has a clock of its own.
+    pub clock: Option<&'static str>,
 }
 
 impl Emulation {
@@ -62,7 +64,7 @@ impl Emulation {
 
     fn of(image: &str) -> Option<Self> {
         let path = |name: &str| std::env::var_os(name).map(PathBuf::from);
-        Some(Self { emulator: path("CASEMATE_EMULATOR")?, image: path(image)?, memory_mib: MEMORY_MIB })
+        Some(Self { emulator: path("CASEMATE_EMULATOR")?, image: path(image)?, memory_mib: MEMORY_MIB, clock: None })
     }
 
     /// The file of its measurements.
@@ -133,10 +135,14 @@ pub fn start(
     );
     device.await_ready(PATIENCE, "it made its socket", |_| socket.exists().then_some(()));
     let memory = format!("{}M", emulation.memory_mib);
+    let mut machine = Command::new(emulation.emulator.join("qemu-system-x86_64"));
+    if let Some(clock) = emulation.clock {
+        machine.args(["-rtc", &format!("base={clock}")]);
+    }
     let machine = Process::start(
         MACHINE,
         logs,
-        Command::new(emulation.emulator.join("qemu-system-x86_64"))
+        machine
             .arg("-L")
             .arg(&emulation.emulator)
             .args(["-M", "nitro-enclave,vsock=vsock,id=casemate", "-accel", "tcg,thread=multi", "-cpu", "max"])

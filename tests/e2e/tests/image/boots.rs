@@ -61,6 +61,24 @@ fn the_image_boots_and_its_end_is_told() {
     node.await_health(200);
 }
 
+#[test]
+fn a_machine_whose_clock_is_wrong_does_not_serve() {
+    let Some(release) = Emulation::of_release_image() else {
+        println!("! skipped: CASEMATE_EMULATOR and CASEMATE_IMAGE name no emulator and no image");
+        return;
+    };
+    let mut node = Node::prepare_in(Some(Emulation { clock: Some("2020-01-01T00:00:00"), ..release }), "");
+    node.start_nats();
+    node.start_kms();
+    node.start_parent();
+    node.start_enclave();
+    let machine = node.enclave.as_mut().unwrap();
+    let ended = Duration::from_secs(30);
+    let said = "the supervisor ends: the kernel's clock says";
+    machine.await_ready(ended, "the supervisor ended", |machine| machine.log().contains(said).then_some(()));
+    assert_eq!(node.health().unwrap().0, 503);
+}
+
 fn assert_told(node: &Node, what: &str) {
     let took = node.await_health(503);
     println!("/health told of {what} after {} ms (promised: {} ms)", took.as_millis(), TOLD.as_millis());
