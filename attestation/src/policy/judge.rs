@@ -2,7 +2,7 @@
 
 use super::{Image, IntelRules, Policy, SnpRules};
 use crate::chain::{ChainError, CrlError};
-use crate::claims::{Claims, DebugSign, Guest, Identity, Platform, Register, SnpTcb, Tcb};
+use crate::claims::{Claims, DebugSign, Guest, Identity, Platform, Register, SnpSigner, SnpTcb, Tcb};
 use crate::refusal::{Refusal, Short};
 use crate::report_data;
 
@@ -179,7 +179,8 @@ impl SnpRules {
                 let wanted = listed(self.signers.iter().map(ToString::to_string));
                 return Err(Refusal::Signer { found: *signer, wanted });
             }
-            if chip_id.is_none() && !self.allow_masked_chip {
+            // A provider's certificate names no chip that could be compared.
+            if chip_id.is_none() && *signer == SnpSigner::Vcek && !self.allow_masked_chip {
                 return Err(Refusal::MaskedChip);
             }
             if let (Some(floor), Some(Tcb::Snp { reported, current, committed, launch })) =

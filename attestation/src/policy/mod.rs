@@ -65,7 +65,7 @@ pub struct SnpRules {
     pub vmpl: u32,
     /// Takes guests that a migration agent may move.
     pub allow_migration_agent: bool,
-    /// Takes reports that hide which chip they are from.
+    /// Takes reports that hide which chip they are from, though a chip's own key signed them.
     pub allow_masked_chip: bool,
     /// Refuses evidence that no revocation list came with.
     pub require_crl: bool,
