@@ -64,11 +64,11 @@ fn a_providers_key_signs_too() {
     built.policy.snp.as_mut().unwrap().signers = [SnpSigner::Vcek].into();
     let refused = verify(&built.report, &built.collateral, NOW_UNIX, &built.policy).unwrap_err();
     assert!(matches!(refused, Refusal::Signer { found: SnpSigner::Vlek, .. }), "{refused}");
-    // A provider's certificate with a report that says a chip's key signed it.
     // It names no chip, so that nothing is lost when the report names none.
     let masked = Forgery { edit: Box::new(|report| report[0x1a0..0x1e0].fill(0)), ..vlek() };
     let Identity::Snp { chip_id, .. } = verdict(&masked).unwrap().identity else { panic!("a report") };
     assert_eq!(chip_id, None);
+    // A provider's certificate with a report that says a chip's key signed it.
     let lying = Forgery { edit: Box::new(|report| report[0x48] = 0), ..vlek() };
     let kinds = VekError::Kind { report: SnpSigner::Vcek, certificate: SnpSigner::Vlek };
     assert_eq!(refusal(&lying), Refusal::Vek(kinds));

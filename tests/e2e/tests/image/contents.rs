@@ -12,6 +12,7 @@ use object::{Object, ObjectSymbol};
 
 /// All there is, one list a ramdisk. A program is 0755; everything else is a place to mount at.
 const FILES: [&[&str]; 2] = [&["d dev", "d proc", "d run", "d sys", "d tmp", "- init"], &["- casemate-enclave"]];
+const IMAGE_BYTES: usize = 20 << 20;
 /// Crates that only tests and the local run may have, as their symbols name them, and what they say.
 const FORBIDDEN: [&str; 8] = [
     "casemate_standins",
@@ -59,7 +60,10 @@ fn two_programs_and_nothing_of_development() {
         println!("! skipped: CASEMATE_EMULATOR, CASEMATE_IMAGE and CASEMATE_TEST_IMAGE name no images");
         return;
     };
-    let release = ramdisks(&std::fs::read(release.image).unwrap());
+    let image = std::fs::read(release.image).unwrap();
+    println!("{} bytes (promised: {IMAGE_BYTES})", image.len());
+    assert!(image.len() <= IMAGE_BYTES);
+    let release = ramdisks(&image);
     let listed: Vec<Vec<String>> = (release.iter())
         .map(|ramdisk| {
             let mut names: Vec<String> = (ramdisk.entries())

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use casemate_e2e::Node;
 use casemate_e2e::programs::checkout;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::emulator::{Emulator, eventually, free_port, programs};
@@ -34,8 +35,17 @@ fn stored(emulator: &Emulator, metric: &str, statistic: &str) -> Vec<f64> {
     answer["Datapoints"].as_array().unwrap().iter().map(|point| point[statistic].as_f64().unwrap()).collect()
 }
 
+/// Whom the parent's figures are of, and whom the load balancer's.
+const OF_THE_GROUP: [(&str, &str); 1] = [("AutoScalingGroupName", GROUP)];
+const OF_THE_BALANCER: [(&str, &str); 2] =
+    [("TargetGroup", "targetgroup/casemate/1"), ("LoadBalancer", "app/casemate/1")];
+
+fn dimensions(of: &[(&str, &str)]) -> Value {
+    of.iter().map(|(name, value)| json!({ "Name": name, "Value": value })).collect()
+}
+
 /// An alarm as the template has it, over seconds instead of minutes: the emulator looks only once in so long.
-fn set_alarm(emulator: &Emulator, name: &str, threshold: Option<f64>) {
+fn set_alarm(emulator: &Emulator, name: &str, of: &[(&str, &str)], threshold: Option<f64>) {
     let template = std::fs::read_to_string(checkout().join("deploy/cloudformation/watching.yaml")).unwrap();
     let text = template.split(&format!("  {name}Alarm:\n")).nth(1).unwrap();
     let text = text.split("\n\n").next().unwrap();
@@ -43,12 +53,14 @@ fn set_alarm(emulator: &Emulator, name: &str, threshold: Option<f64>) {
         let line = text.lines().find_map(|line| line.trim().strip_prefix(&format!("{key}: ")));
         line.unwrap_or_else(|| panic!("{name} has no {key}")).to_owned()
     };
+    // The emulator has no percentiles.
+    let statistic = if text.contains("ExtendedStatistic") { "Maximum".to_owned() } else { field("Statistic") };
     emulator.ask(
         "cloudwatch",
         "put_metric_alarm",
         &json!({
             "AlarmName": name, "Namespace": field("Namespace"), "MetricName": field("MetricName"),
-            "Dimensions": [{ "Name": "AutoScalingGroupName", "Value": GROUP }], "Statistic": field("Statistic"),
+            "Dimensions": dimensions(of), "Statistic": statistic,
             "Period": 10, "EvaluationPeriods": 1, "ComparisonOperator": field("ComparisonOperator"),
             "Threshold": threshold.unwrap_or_else(|| field("Threshold").parse().unwrap()),
             "TreatMissingData": field("TreatMissingData"),
@@ -129,11 +141,11 @@ fn figures_reach_cloudwatch_and_each_alarm_fires_and_goes() {
     assert!(opened >= 2.0, "created and opened again: {opened}");
 
     // Where the template's figure cannot be had here (a full memory, old evidence), the alarm's own is lowered below what is told.
-    set_alarm(&cloudwatch, "EnclaveUp", None);
-    set_alarm(&cloudwatch, "KmsThrottled", None);
-    set_alarm(&cloudwatch, "NatsReconnects", None);
-    set_alarm(&cloudwatch, "MemoryUtilization", Some(0.1));
-    set_alarm(&cloudwatch, "EvidenceAge", Some(-1.0));
+    set_alarm(&cloudwatch, "EnclaveUp", &OF_THE_GROUP, None);
+    set_alarm(&cloudwatch, "KmsThrottled", &OF_THE_GROUP, None);
+    set_alarm(&cloudwatch, "NatsReconnects", &OF_THE_GROUP, None);
+    set_alarm(&cloudwatch, "MemoryUtilization", &OF_THE_GROUP, Some(0.1));
+    set_alarm(&cloudwatch, "EvidenceAge", &OF_THE_GROUP, Some(-1.0));
     for (name, wanted) in [
         ("EnclaveUp", "OK"),
         ("KmsThrottled", "OK"),
@@ -189,6 +201,55 @@ fn an_outage_of_cloudwatch_costs_nothing_but_the_oldest() {
         (stored(&cloudwatch, "EnclaveUp", "SampleCount").iter().sum::<f64>() >= 5.0).then_some(())
     });
     assert!(node.ended_parts().is_empty());
+}
+
+/// Looks at a node's health as a load balancer does, and tells CloudWatch what that found.
+fn balance(emulator: &Emulator, node: &Node) {
+    let begun = Instant::now();
+    let is_healthy = node.health().is_some_and(|(code, _)| code == 200);
+    let figure = |name: &str, value: f64| json!({ "MetricName": name, "Dimensions": dimensions(&OF_THE_BALANCER), "Value": value });
+    emulator.ask(
+        "cloudwatch",
+        "put_metric_data",
+        &json!({
+            "Namespace": "AWS/ApplicationELB",
+            "MetricData": [
+                figure("HealthyHostCount", if is_healthy { 1.0 } else { 0.0 }),
+                figure("TargetResponseTime", begun.elapsed().as_secs_f64()),
+            ],
+        }),
+    );
+}
+
+/// The load balancer is played; what it finds is what it would find.
+#[test]
+fn the_load_balancers_alarms_follow_what_it_finds() {
+    let Some(programs) = programs("figures, load balancer") else { return };
+    let cloudwatch = Emulator::cloudwatch(programs);
+    let mut node = Node::start();
+    set_alarm(&cloudwatch, "HealthyHostCount", &OF_THE_BALANCER, Some(1.0));
+    set_alarm(&cloudwatch, "TargetResponseTime", &OF_THE_BALANCER, None);
+    let await_both = |node: &Node, wanted: [&str; 2]| {
+        eventually(&format!("the alarms were {wanted:?}"), PATIENCE, || {
+            balance(&cloudwatch, node);
+            let states = ["HealthyHostCount", "TargetResponseTime"].map(|name| state(&cloudwatch, name));
+            (states == wanted).then_some(())
+        });
+    };
+    await_both(&node, ["OK", "OK"]);
+    // Hung, the node says so itself, and soon.
+    node.enclave.as_ref().unwrap().signal(Signal::SIGSTOP);
+    node.await_health(503);
+    await_both(&node, ["ALARM", "OK"]);
+    node.enclave.as_ref().unwrap().signal(Signal::SIGCONT);
+    node.await_health(200);
+    await_both(&node, ["OK", "OK"]);
+    // A parent that is hung answers nobody: the balancer waits for its answer in vain.
+    node.parent.as_ref().unwrap().signal(Signal::SIGSTOP);
+    await_both(&node, ["ALARM", "ALARM"]);
+    node.parent.as_mut().unwrap().signal(Signal::SIGCONT);
+    node.await_health(200);
+    await_both(&node, ["OK", "OK"]);
 }
 
 /// What the load balancer and the group hear differs as `docs/watching.md` says.
