@@ -93,10 +93,12 @@ impl Process {
     pub fn await_ready<T>(&mut self, patience: Duration, what: &str, mut ready: impl FnMut(&Self) -> Option<T>) -> T {
         let end = Instant::now() + patience;
         loop {
+            // Whatever it has done before its end is done: hence in this order.
+            let has_ended = self.has_ended();
             if let Some(found) = ready(self) {
                 return found;
             }
-            assert!(!self.has_ended(), "{} ended before {what}:\n{}", self.name, self.log());
+            assert!(!has_ended, "{} ended before {what}:\n{}", self.name, self.log());
             assert!(Instant::now() < end, "{}: {patience:?} went by before {what}:\n{}", self.name, self.log());
             std::thread::sleep(Duration::from_millis(10));
         }

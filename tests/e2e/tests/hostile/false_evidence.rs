@@ -1,10 +1,13 @@
 //! A host that ends the session itself shows evidence which is not its own, is old, or is of another kind than a device believes.
 
+use std::time::Duration;
+
 use casemate_attestation::{DebugSign, Refusal, Register};
 use casemate_client::judge::{Distrust, Grounds};
 use casemate_client::outside::unix_now;
 use casemate_client::session::Greeting;
 use casemate_client::{Roots, Trust};
+use casemate_e2e::Node;
 use casemate_e2e::hostile::{Host, Owner, Puppet};
 use casemate_enclave::supervisor::identity::Identity;
 use casemate_enclave::system::OsRandomness;
@@ -14,6 +17,7 @@ use casemate_protocol::statement::Credentials;
 use casemate_protocol::trust::{ClusterId, node_user_data};
 use casemate_standins::{DevelopmentAuthority, SimulatedDocument};
 
+const PATIENCE: Duration = Duration::from_secs(20);
 /// The host's own session key.
 const STATIC: [u8; 32] = [13; 32];
 
@@ -148,4 +152,23 @@ fn what_a_release_trusts_believes_no_development_evidence() {
     let roots = host.roots();
     let grounds = Grounds { roots: &roots, trust: &trust, now: unix_now() };
     grounds.judge_vault(&credentials, &statement.static_key, owner.id(), trust.cluster().unwrap()).unwrap();
+}
+
+#[test]
+fn an_enclave_in_debug_mode_does_not_run() {
+    if casemate_e2e::guest::hides_processes() {
+        return;
+    }
+    let mut node = Node::prepare("");
+    // What a debug-mode enclave measures as.
+    let zero = "0".repeat(96);
+    let measurements = format!(r#"{{"pcr0":"{zero}","pcr1":"{zero}","pcr2":"{zero}"}}"#);
+    std::fs::write(node.path("authority/measurements.json"), measurements).unwrap();
+    node.start_nats();
+    node.start_kms();
+    node.start_parent();
+    node.start_enclave();
+    let enclave = node.enclave.as_mut().unwrap();
+    enclave.await_ready(PATIENCE, "it refused", |enclave| enclave.log().contains("runs in debug mode").then_some(()));
+    assert_eq!(node.health().unwrap().0, 503);
 }
