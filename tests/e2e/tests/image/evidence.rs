@@ -64,7 +64,7 @@ fn another_image_is_told_by_the_measurement_that_differs() {
     let refused = node.device("owner").run(&["vault", "create"]);
     assert_eq!(refused.code, NOT_BELIEVED, "{}", refused.stderr);
     println!("{}", refused.stderr.trim());
-    let told = ["PCR0 is ", &short(&found), &short(&wanted)];
+    let told = ["pcr0 is ", &short(&found), &short(&wanted)];
     assert!(told.iter().all(|word| refused.stderr.contains(word)), "{told:?} in {}", refused.stderr);
 
     // A device that does believe it gets no vault either: the key service gives this image no key.
