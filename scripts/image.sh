@@ -21,18 +21,18 @@ list_crates=(cargo tree --locked --target "$musl_target" --edges normal --prefix
 # build_image [--json]: the enclave's image of this checkout, its measurements and its bill of materials, in target/image. Its programs
 # have a folder of their own in the cache: other flags than elsewhere would compile everything anew each time.
 build_image() {
-    local programs=$CASEMATE_CACHE/image-programs package log=$logs/image.log
+    local programs=$CASEMATE_CACHE/image-programs package log=$logs/image-programs.log
     build_kernel
     mkdir -p "$image_folder"
     for package in casemate-eif "${image_packages[@]}"; do
         say "building $package"
         env "${image_flags[@]}" CARGO_TARGET_DIR="$programs" cargo build --release --locked -p "$package" >"$log" 2>&1 && continue
         log_tail "$log" 30 | redact >&2
-        fail "$package could not be built" "The whole log: target/log/image.log"
+        fail "$package could not be built" "The whole log: target/log/image-programs.log"
     done
     programs=$programs/$musl_target/release
     pack casemate.eif "$programs/casemate-enclave" "$@"
-    "${list_crates[@]}" >"$image_folder/crates" 2>"$log" || fail "the image's crates cannot be listed" "The whole log: target/log/image.log"
+    "${list_crates[@]}" >"$image_folder/crates" 2>"$log" || fail "the image's crates cannot be listed" "The whole log: target/log/image-programs.log"
     "$programs/casemate-eif" sbom --pcrs "$image_folder/casemate.eif.pcrs.json" --tree "$image_folder/crates" --lock "$root/Cargo.lock" \
         --kernel "$kernel_source $kernel_sha256" --compiler "$(rustc --version | cut -d' ' -f2)" >"$image_folder/casemate.eif.cdx.json"
     rm -f "$image_folder/crates"
