@@ -85,11 +85,12 @@ impl<F: PseudoFiles> SecurityModule for Gramine<F> {
         Err(refused("lock", &NO_REGISTERS))
     }
 
-    /// Gramine's getrandom(2), which is the processor's instruction.
+    /// What evidence comes from here tells no time.
     fn unix_ms(&self) -> Result<Option<u64>, ModuleError> {
         Ok(None)
     }
 
+    /// Gramine's getrandom(2), which is the processor's instruction.
     fn random(&self, out: &mut [u8]) -> Result<(), ModuleError> {
         getrandom::fill(out).map_err(|error| refused("random", &error))
     }

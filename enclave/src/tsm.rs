@@ -154,11 +154,12 @@ impl<F: PseudoFiles> SecurityModule for Tsm<F> {
         Err(refused("lock", &NO_REGISTERS))
     }
 
-    /// The kernel's: on these platforms the processor's own instruction is its hardware source, and there is no other.
+    /// What evidence comes from here tells no time.
     fn unix_ms(&self) -> Result<Option<u64>, ModuleError> {
         Ok(None)
     }
 
+    /// The kernel's: on these platforms the processor's own instruction is its hardware source, and there is no other.
     fn random(&self, out: &mut [u8]) -> Result<(), ModuleError> {
         getrandom::fill(out).map_err(|error| refused("random", &error))
     }

@@ -18,7 +18,7 @@ use crate::http;
 use crate::process::Process;
 use crate::programs::{checkout, nats_server, program};
 
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) const REGION: &str = "us-east-1";
 const ACCOUNT: &str = "111122223333";
 pub(crate) const ACCESS_KEY: &str = "AKIAIOSFODNN7EXAMPLE";
