@@ -5,9 +5,11 @@
 use std::fmt;
 use std::time::Duration;
 
+use chacha20poly1305::aead::AeadInPlace;
+use chacha20poly1305::{ChaCha20Poly1305, KeyInit, Nonce, Tag};
 use minicbor::{Decode, Encode};
-use snow::{HandshakeState, StatelessTransportState};
-use zeroize::Zeroizing;
+use snow::HandshakeState;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::codec;
 use crate::frame::SealedRun;
@@ -128,7 +130,7 @@ impl Initiator {
         let mut message = vec![0; payload.len() + 128];
         let len = self.0.write_message(&payload, &mut message).map_err(|_| SessionError::TooLarge)?;
         message.truncate(len);
-        Ok((message, Channel::new(self.0)?))
+        Ok((message, Channel::new(self.0, Side::Initiator)?))
     }
 }
 
@@ -184,15 +186,33 @@ impl Responder {
             return Err(SessionError::Handshake);
         }
         let device = remote_static(&self.0)?;
-        Ok((device, opening, Channel::new(self.0)?))
+        Ok((device, opening, Channel::new(self.0, Side::Responder)?))
     }
 }
 
-/// An established session: seals and opens runs of transport messages. Directions are independent.
+/// Which end of the handshake a channel came from.
+#[derive(Debug, Clone, Copy)]
+enum Side {
+    Initiator,
+    Responder,
+}
+
+/// An established session: seals and opens runs of Noise transport messages. Directions are independent.
+///
+/// Encoded, it is all that is needed to go on with the session elsewhere. Whoever goes on from one encoding twice uses a counter twice,
+/// and gives away what both messages say.
+#[derive(Encode, Decode)]
+#[cbor(map)]
 pub struct Channel {
-    noise: StatelessTransportState,
+    #[n(0)]
+    send_key: Secret,
+    #[n(1)]
+    receive_key: Secret,
+    #[n(2)]
     send_counter: u64,
+    #[n(3)]
     received: ReplayWindow,
+    #[n(4)]
     received_messages: u64,
 }
 
@@ -202,10 +222,30 @@ impl fmt::Debug for Channel {
     }
 }
 
+/// The cipher of a direction, and the nonce of a message: Noise's ChaChaPoly.
+fn cipher(key: &Secret) -> Option<ChaCha20Poly1305> {
+    ChaCha20Poly1305::new_from_slice(key).ok()
+}
+
+fn nonce(counter: u64) -> Nonce {
+    let mut nonce = Nonce::default();
+    nonce[4..].copy_from_slice(&counter.to_le_bytes());
+    nonce
+}
+
 impl Channel {
-    fn new(state: HandshakeState) -> Result<Self, SessionError> {
-        let noise = state.into_stateless_transport_mode().map_err(|_| SessionError::Handshake)?;
-        Ok(Self { noise, send_counter: 0, received: ReplayWindow::default(), received_messages: 0 })
+    fn new(mut state: HandshakeState, side: Side) -> Result<Self, SessionError> {
+        if !state.is_handshake_finished() {
+            return Err(SessionError::Handshake);
+        }
+        let (mut initiator, mut responder) = state.dangerously_get_raw_split();
+        let (send_key, receive_key) = match side {
+            Side::Initiator => (Secret::from(&initiator[..]), Secret::from(&responder[..])),
+            Side::Responder => (Secret::from(&responder[..]), Secret::from(&initiator[..])),
+        };
+        initiator.zeroize();
+        responder.zeroize();
+        Ok(Self { send_key, receive_key, send_counter: 0, received: ReplayWindow::default(), received_messages: 0 })
     }
 
     /// Whether a session of this age must be made anew.
@@ -230,26 +270,30 @@ impl Channel {
             return Err(SessionError::Exhausted);
         }
         let length = u32::try_from(plaintext.len()).expect("below 960 KiB");
-        // One allocation, no longer than needed: all of it is wiped afterwards. In front of each part's content its position takes
-        // the place of two bytes of the part before, which is sealed by then.
-        let mut padded = Zeroizing::new(Vec::with_capacity(POSITION_BYTES + padded_len));
-        padded.extend_from_slice(&[0; POSITION_BYTES]);
-        padded.extend_from_slice(&length.to_be_bytes());
-        padded.extend_from_slice(plaintext);
-        padded.resize(POSITION_BYTES + padded_len, 0);
-
-        let counter = self.send_counter;
-        let mut ciphertext = vec![0; padded_len + count * (POSITION_BYTES + TAG_BYTES)];
-        let mut written = 0;
-        for (index, at) in (0_u8..).zip((0..padded_len).step_by(CONTENT)) {
-            let end = padded.len().min(at + limits::PART_BYTES);
-            padded[at..at + POSITION_BYTES].copy_from_slice(&[index, count_byte]);
-            written += self
-                .noise
-                .write_message(counter + u64::from(index), &padded[at..end], &mut ciphertext[written..])
-                .map_err(|_| SessionError::Exhausted)?;
+        let cipher = cipher(&self.send_key).ok_or(SessionError::Exhausted)?;
+        // One allocation, in which each part is sealed where it stands: growing would leave plaintext behind.
+        let mut ciphertext = Vec::with_capacity(padded_len + count * (POSITION_BYTES + TAG_BYTES));
+        let (mut rest, mut left) = (plaintext, padded_len);
+        for index in 0..count_byte {
+            let start = ciphertext.len();
+            let end = start + POSITION_BYTES + left.min(CONTENT);
+            left -= left.min(CONTENT);
+            ciphertext.extend_from_slice(&[index, count_byte]);
+            if index == 0 {
+                ciphertext.extend_from_slice(&length.to_be_bytes());
+            }
+            let (content, later) = rest.split_at(rest.len().min(end - ciphertext.len()));
+            rest = later;
+            ciphertext.extend_from_slice(content);
+            ciphertext.resize(end, 0);
+            let counter = self.send_counter + u64::from(index);
+            let tag = cipher
+                .encrypt_in_place_detached(&nonce(counter), &[], &mut ciphertext[start..])
+                .map_err(|_| SessionError::TooLarge)?;
+            ciphertext.extend_from_slice(&tag);
         }
-        debug_assert_eq!(written, ciphertext.len());
+        debug_assert_eq!(ciphertext.len(), ciphertext.capacity());
+        let counter = self.send_counter;
         self.send_counter += count_u64;
         Ok(SealedRun { counter, ciphertext })
     }
@@ -273,21 +317,25 @@ impl Channel {
         if !(run.counter..end).all(|counter| self.received.is_fresh(counter)) {
             return Err(SessionError::Replayed);
         }
-        // One allocation, no longer than the run, as in `seal`.
+        let cipher = cipher(&self.receive_key).ok_or(SessionError::Exhausted)?;
+        // One allocation, no longer than the run: all of it is wiped afterwards. In front of each part's content its position takes the
+        // place of two bytes of the part before, which is opened by then.
         let mut padded = Zeroizing::new(vec![0; run.ciphertext.len()]);
         let mut at = 0;
         let mut filled = 0;
         for (index, sealed) in (0_u8..).zip(run.ciphertext.chunks(SEALED)) {
+            let (sealed, tag) = sealed.split_last_chunk::<TAG_BYTES>().ok_or(SessionError::Forged)?;
             let before = [padded[at], padded[at + 1]];
-            let len = self
-                .noise
-                .read_message(run.counter + u64::from(index), sealed, &mut padded[at..])
+            let part = &mut padded[at..at + sealed.len()];
+            part.copy_from_slice(sealed);
+            cipher
+                .decrypt_in_place_detached(&nonce(run.counter + u64::from(index)), &[], part, Tag::from_slice(tag))
                 .map_err(|_| SessionError::Forged)?;
-            if len < POSITION_BYTES || padded[at..at + POSITION_BYTES] != [index, count] {
+            if part.len() < POSITION_BYTES || part[..POSITION_BYTES] != [index, count] {
                 return Err(SessionError::Forged);
             }
-            padded[at..at + POSITION_BYTES].copy_from_slice(&before);
-            filled = at + len;
+            part[..POSITION_BYTES].copy_from_slice(&before);
+            filled = at + sealed.len();
             at += limits::PART_BYTES - POSITION_BYTES;
         }
         padded.truncate(filled);
@@ -336,6 +384,61 @@ mod tests {
         let (key, found, manager) = manager.finish(&finish).unwrap();
         assert_eq!((key, found), (public_key(&[11; 32]), opening));
         (device, manager)
+    }
+
+    /// The transport messages are Noise's own, byte for byte: a client in another language may use any library.
+    #[test]
+    fn it_speaks_noise() {
+        let vault = VaultId::from_bytes([9; 20]);
+        let (mut device, hello) = Initiator::start(&[11; 32], vault);
+        let (mut manager, welcome) = Responder::welcome(&[12; 32], vault, &hello, &credentials(vault)).unwrap();
+        device.read_welcome(&welcome).unwrap();
+        let opening = Opening { lock_key: Secret::new(vec![8; 32]), head: None, first_request: None };
+        let mut message = vec![0; 1000];
+        let len = device.0.write_message(&codec::encode_secret(&opening), &mut message).unwrap();
+        manager.0.read_message(&message[..len], &mut [0; 1000]).unwrap();
+        let (raw_device, raw_manager) = (device.0.dangerously_get_raw_split(), manager.0.dangerously_get_raw_split());
+        assert_eq!(raw_device, raw_manager);
+        let channel = |send: [u8; 32], receive: [u8; 32]| Channel {
+            send_key: Secret::from(&send[..]),
+            receive_key: Secret::from(&receive[..]),
+            send_counter: 0,
+            received: ReplayWindow::default(),
+            received_messages: 0,
+        };
+        let mut ours = channel(raw_device.0, raw_device.1);
+        let mut theirs = channel(raw_manager.1, raw_manager.0);
+        let (device, manager) =
+            (device.0.into_stateless_transport_mode().unwrap(), manager.0.into_stateless_transport_mode().unwrap());
+        for counter in 0..3 {
+            let run = ours.seal(b"to the vault").unwrap();
+            let mut plaintext = [0; 1000];
+            let len = manager.read_message(counter, &run.ciphertext, &mut plaintext).unwrap();
+            let mut again = vec![0; 1000];
+            let sealed = device.write_message(counter, &plaintext[..len], &mut again).unwrap();
+            assert_eq!(again[..sealed], run.ciphertext);
+            assert_eq!(*theirs.open(&run).unwrap(), b"to the vault");
+            let back = theirs.seal(b"to the device").unwrap();
+            assert!(device.read_message(counter, &back.ciphertext, &mut plaintext).is_ok());
+            assert_eq!(*ours.open(&back).unwrap(), b"to the device");
+        }
+    }
+
+    #[test]
+    fn a_session_goes_on_elsewhere_where_it_stopped() {
+        let (mut device, mut vault) = session(None);
+        let (first, second) = (device.seal(b"1").unwrap(), device.seal(b"2").unwrap());
+        vault.open(&second).unwrap();
+        let answer = vault.seal(b"answer").unwrap();
+        let encoded = codec::encode_secret(&vault);
+        let mut vault: Channel = codec::decode(&encoded, 1000).unwrap();
+        assert_eq!(vault.open(&second), Err(SessionError::Replayed));
+        assert_eq!(*vault.open(&first).unwrap(), b"1");
+        let next = vault.seal(b"next").unwrap();
+        assert!(next.counter > answer.counter, "no counter is used twice");
+        assert_eq!(*device.open(&next).unwrap(), b"next");
+        assert_eq!(*device.open(&answer).unwrap(), b"answer");
+        assert!(encoded.len() < 300, "{}", encoded.len());
     }
 
     #[test]

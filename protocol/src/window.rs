@@ -1,15 +1,20 @@
 //! The replay window of one direction of a session.
 
+use minicbor::{Decode, Encode};
+
 use crate::limits::REPLAY_WINDOW;
 
 const WORDS: usize = 16;
 
 /// Remembers which of the last 1,024 counters were used. Attack stopped: a host that delivers a frame twice, or much later.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Encode, Decode)]
+#[cbor(map)]
 pub struct ReplayWindow {
     /// One above the highest counter used; zero when none was.
+    #[n(0)]
     next: u64,
     /// Bit `counter % 1,024` tells whether `counter` was used, for the 1,024 counters below `next`.
+    #[n(1)]
     used: [u64; WORDS],
 }
 
