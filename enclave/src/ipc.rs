@@ -30,15 +30,18 @@ pub enum ToManager {
         /// The vault.
         #[n(0)]
         vault: VaultId,
-        /// The newest version, clear header and sealed body; none when the store has none.
+        /// What the store showed.
         #[n(1)]
-        newest: Option<VersionObject>,
+        newest: Newest,
         /// Old versions kept behind the newest.
         #[n(2)]
         versions_kept: u32,
         /// The shard key generation to create under.
         #[n(3)]
         generation: u32,
+        /// What the process before this one parked ([`FromManager::Parked`]).
+        #[cbor(n(4), with = "minicbor::bytes")]
+        parked: Option<Vec<u8>>,
     },
     /// A device's frame.
     #[n(1)]
@@ -77,7 +80,26 @@ pub enum ToManager {
     CommitResult(#[n(0)] CommitResult),
     /// Answer what is in flight and exit.
     #[n(5)]
-    Stop,
+    Stop {
+        /// Whether to park the sessions first: the place is needed, the vault is not unwanted.
+        #[n(0)]
+        park: bool,
+    },
+}
+
+/// The newest object of a vault.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub enum Newest {
+    /// Clear header and sealed body.
+    #[n(0)]
+    Shown(#[n(0)] VersionObject),
+    /// The store has none.
+    #[n(1)]
+    None,
+    /// The store was not asked: a parked session brings the process into being, and needs all objects or none.
+    #[n(2)]
+    NotAsked,
 }
 
 /// What became of a commit.
@@ -119,8 +141,8 @@ pub enum FromManager {
         #[cbor(n(1), with = "minicbor::bytes")]
         frame: Vec<u8>,
     },
-    /// A device has shown a key of the vault's header, or a valid creation: from here on this vault counts as resident. Asks for
-    /// the vault key and the objects. Sent again to reload.
+    /// A device has shown a key of the vault's header, or a valid creation, or a frame of a parked session has opened: from here on this
+    /// vault counts as resident, and what was parked is used up. Asks for the vault key and the objects. Sent again to reload.
     #[n(2)]
     Open {
         /// Whether the vault key is to be made when there is none.
@@ -155,6 +177,13 @@ pub enum FromManager {
     /// Something to be counted.
     #[n(6)]
     Noticed(#[n(0)] Notice),
+    /// Sessions for the process that comes after this one, which ends now ([`crate::vault::parking`]).
+    #[n(7)]
+    Parked {
+        /// Sealed; the supervisor cannot open it.
+        #[cbor(n(0), with = "minicbor::bytes")]
+        sealed: Vec<u8>,
+    },
 }
 
 impl fmt::Debug for FromManager {
@@ -167,6 +196,7 @@ impl fmt::Debug for FromManager {
             Self::Collect { below } => write!(f, "Collect {{ below: {below} }}"),
             Self::Purge { tombstone } => write!(f, "Purge {{ tombstone: {tombstone} }}"),
             Self::Noticed(notice) => write!(f, "Noticed({notice:?})"),
+            Self::Parked { sealed } => write!(f, "Parked {{ {} bytes }}", sealed.len()),
         }
     }
 }

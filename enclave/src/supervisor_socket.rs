@@ -215,7 +215,7 @@ impl Queue {
         let (lane, limit) = match message {
             ToManager::Start { .. } | ToManager::Request { .. } => (REQUESTS, REQUEST_LANE_BYTES),
             // A few bytes, sent once, and not to be refused.
-            ToManager::Stop => (REQUESTS, usize::MAX),
+            ToManager::Stop { .. } => (REQUESTS, usize::MAX),
             ToManager::Opened { .. } | ToManager::OpenRefused(_) | ToManager::CommitResult(_) => {
                 (ANSWERS, ANSWER_LANE_BYTES)
             }

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use casemate_enclave::ipc::{CommitResult, FROM_MANAGER_BYTES, FromManager, OUTSTANDING_RECORDS, ToManager};
+use casemate_enclave::ipc::{CommitResult, FROM_MANAGER_BYTES, FromManager, Newest, OUTSTANDING_RECORDS, ToManager};
 use casemate_enclave::manager_socket::ManagerSocket;
 use casemate_enclave::socket::{SocketError, pair};
 use casemate_enclave::supervisor_socket::{REQUEST_LANE_BYTES, SupervisorSocket};
@@ -68,14 +68,15 @@ fn messages_of_every_size_arrive_as_they_were_sent() {
     let sent = vec![
         ToManager::Start {
             vault: VaultId::derive(&[1; 32], &[2; 16]),
-            newest: Some(version(3, OBJECT_BYTES)),
+            newest: Newest::Shown(version(3, OBJECT_BYTES)),
             versions_kept: 10,
             generation: 1,
+            parked: Some(vec![8; 1000]),
         },
         request(1, 0),
         request(2, RECORD_BYTES),
         request(3, FRAME_BYTES),
-        ToManager::Stop,
+        ToManager::Stop { park: true },
     ];
     let answer = ToManager::Opened {
         vault_key: Secret::new(vec![7; 32]),
@@ -133,14 +134,14 @@ fn a_reader_that_stops_pins_four_records_and_a_bounded_queue() {
     assert!(in_kernel >= OUTSTANDING_RECORDS * (RECORD_BYTES - 64), "{in_kernel} bytes in the kernel");
     // Stop is taken even now, and so are answers: they have a lane of their own.
     ours.try_send(&ToManager::CommitResult(CommitResult::Committed)).unwrap();
-    ours.try_send(&ToManager::Stop).unwrap();
+    ours.try_send(&ToManager::Stop { park: false }).unwrap();
 
     let manager = thread::spawn(move || {
         let mut socket = ManagerSocket::new(theirs);
         let mut order = Vec::new();
         loop {
             match socket.recv().unwrap() {
-                ToManager::Stop => return order,
+                ToManager::Stop { .. } => return order,
                 ToManager::CommitResult(_) => order.push(u64::MAX),
                 ToManager::Request { id, .. } => order.push(id),
                 other => panic!("{other:?}"),
@@ -153,7 +154,7 @@ fn a_reader_that_stops_pins_four_records_and_a_bounded_queue() {
     assert_eq!(order[0], u64::MAX, "a fat request held up a commit result");
     assert_eq!(order[1..], (0..taken as u64).collect::<Vec<_>>());
     assert_eq!(ours.queued_bytes(), 0);
-    assert_eq!(ours.try_send(&ToManager::Stop), Err(SocketError::Closed));
+    assert_eq!(ours.try_send(&ToManager::Stop { park: false }), Err(SocketError::Closed));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use casemate_protocol::id::VaultId;
 use casemate_protocol::label;
 use casemate_protocol::object::{Header, Object, TAG_BYTES};
 use casemate_protocol::padding::size_class;
+use casemate_protocol::secret::Secret;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -45,6 +46,16 @@ impl RootKey {
         both[..32].copy_from_slice(vault_key);
         both[32..].copy_from_slice(lock_key);
         Self { vault, key: label::derive(both.as_slice(), vault.as_bytes(), "casemate/root/v1", &[]) }
+    }
+
+    /// The root key that [`Self::to_secret`] gave.
+    pub fn from_secret(vault: VaultId, secret: &Secret) -> Option<Self> {
+        Some(Self { vault, key: secret.to_array()? })
+    }
+
+    /// The key itself, to be parked.
+    pub fn to_secret(&self) -> Secret {
+        Secret::from(&self.key[..])
     }
 
     /// What each header commits to.

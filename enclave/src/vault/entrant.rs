@@ -26,9 +26,12 @@ use super::cipher::RootKey;
 use super::device::Device;
 use super::execute::{Context, Overlay};
 use super::lock;
-use super::manager::{Manager, Pending, Phase};
-use super::open::OpenVault;
+use super::manager::{Held, Manager, NewestHeader, Pending, Phase};
+use super::open::{HeadStanding, OpenVault};
 use crate::ipc::{FromManager, Notice};
+
+/// When to come again while a parked session has the vault opened, milliseconds.
+const RESUMING_MS: u32 = 50;
 
 /// A device that has finished the handshake.
 #[derive(Debug)]
@@ -87,10 +90,12 @@ impl Manager<'_> {
         match &mut self.phase {
             Phase::HalfOpen { newest } => {
                 let create = match newest {
-                    None if entrant.creation(self.vault).is_some() => true,
-                    None => return self.turn_away(entrant, ErrorCode::NotFound.into()),
-                    Some(header) if entrant.is_listed(self.vault, header) => false,
-                    Some(_) => return self.turn_away_stranger(entrant),
+                    NewestHeader::None if entrant.creation(self.vault).is_some() => true,
+                    NewestHeader::None => return self.turn_away(entrant, ErrorCode::NotFound.into()),
+                    NewestHeader::Shown(header) if entrant.is_listed(self.vault, header) => false,
+                    NewestHeader::Shown(_) => return self.turn_away_stranger(entrant),
+                    // The parked session that this process is for has the vault open in a moment, or the process ends in a second.
+                    NewestHeader::NotAsked => return self.turn_away(entrant, Refusal::retry(ErrorCode::Busy, RESUMING_MS)),
                 };
                 self.phase = Phase::Loading { waiting: vec![entrant], open: None };
                 self.out.push(FromManager::Open { create });
@@ -209,10 +214,70 @@ impl Manager<'_> {
         if let Some(open) = open {
             return self.reloaded(open, waiting, versions);
         }
+        if let Some(held) = self.held.take() {
+            return self.open_with_parked(&held, waiting, &vault_key, versions);
+        }
         if versions.is_empty() {
             return self.create(waiting, vault_key, generation);
         }
         self.open_with_each(waiting, &vault_key, versions);
+    }
+
+    /// Opens the vault for the sessions that were parked, with the root key that was parked beside them.
+    fn open_with_parked(
+        &mut self,
+        held: &Held,
+        waiting: Vec<Entrant>,
+        vault_key: &Zeroizing<[u8; 32]>,
+        versions: &[VersionObject],
+    ) {
+        match chain::open(self.vault, &held.root, versions) {
+            Ok(chain) => {
+                let vault = OpenVault::from_chain(self.vault, vault_key.clone(), held.root.clone(), chain);
+                let standing = vault.judge(&held.head);
+                match standing {
+                    HeadStanding::Known => {}
+                    // More versions than are remembered were written elsewhere: what this node knew says nothing any more.
+                    HeadStanding::Refused(ErrorCode::HistoryUnknown) => self.end_sessions(),
+                    // Attack stopped: a store that goes back behind what this node has answered with, before any device that knows asks.
+                    HeadStanding::Newer => {
+                        self.out.push(FromManager::Noticed(Notice::Rollback));
+                        return self.fail_opening(waiting, ErrorCode::RollbackDetected);
+                    }
+                    HeadStanding::Refused(code) => {
+                        self.out.extend(standing.notice().map(FromManager::Noticed));
+                        return self.fail_opening(waiting, code);
+                    }
+                }
+                self.sessions.retain(|device| vault.state.device(device).is_some());
+                self.phase = Phase::Idle(Box::new(vault));
+                self.enter_all(waiting);
+                self.release_queue();
+            }
+            // The lock key was turned elsewhere: the sessions end with the one they began under.
+            Err(ChainError::OtherLockKey(header)) => {
+                self.end_sessions();
+                if waiting.is_empty() {
+                    self.phase = Phase::HalfOpen { newest: NewestHeader::Shown(header) };
+                } else {
+                    self.open_with_each(waiting, vault_key, versions);
+                }
+            }
+            Err(ChainError::Deleted) => {
+                self.phase = Phase::Deleted { head: None };
+                self.turn_all_away(waiting, &ErrorCode::Deleted.into());
+                self.fail_queue(&ErrorCode::Deleted.into());
+            }
+            // Nothing at all is shown of a vault that was open here.
+            Err(ChainError::Corrupt) if versions.is_empty() => {
+                self.out.push(FromManager::Noticed(Notice::Rollback));
+                self.fail_opening(waiting, ErrorCode::RollbackDetected);
+            }
+            Err(ChainError::Corrupt) => {
+                self.out.push(FromManager::Noticed(Notice::StateCorrupt));
+                self.fail_opening(waiting, ErrorCode::StateCorrupt);
+            }
+        }
     }
 
     /// Tries the lock keys of those who wait, one after the other: a device with an old key must not keep the others out.
@@ -242,7 +307,7 @@ impl Manager<'_> {
             let copy = header.copy_for(&recipient_tag(self.vault, &entrant.device)).cloned();
             self.lock_out(entrant, copy);
         }
-        self.phase = Phase::HalfOpen { newest: Some(header) };
+        self.phase = Phase::HalfOpen { newest: NewestHeader::Shown(header) };
     }
 
     fn fail_opening(&mut self, waiting: Vec<Entrant>, code: ErrorCode) {
@@ -261,8 +326,10 @@ impl Manager<'_> {
             self.fail_queue(refusal);
         } else {
             self.turn_all_away(waiting, refusal);
-            // The next handshake finds a process that has not looked at the store yet.
-            self.phase = Phase::Ended;
+            self.fail_queue(refusal);
+            // The next handshake finds a process that has not looked at the store yet, the next frame of a session one that goes on with it.
+            self.parks = true;
+            self.end();
         }
     }
 
@@ -297,7 +364,7 @@ impl Manager<'_> {
         let Some(at) = waiting.iter().position(|entrant| entrant.creation(self.vault).is_some()) else {
             // The store showed a header before and shows nothing now.
             self.turn_all_away(waiting, &ErrorCode::NotFound.into());
-            self.phase = Phase::HalfOpen { newest: None };
+            self.phase = Phase::HalfOpen { newest: NewestHeader::None };
             return;
         };
         let creator = waiting.swap_remove(at);
@@ -306,7 +373,7 @@ impl Manager<'_> {
             Err((creator, refusal)) => {
                 self.turn_away(*creator, refusal);
                 self.turn_all_away(waiting, &ErrorCode::NotFound.into());
-                self.phase = Phase::HalfOpen { newest: None };
+                self.phase = Phase::HalfOpen { newest: NewestHeader::None };
             }
         }
     }

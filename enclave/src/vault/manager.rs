@@ -13,7 +13,6 @@ use casemate_protocol::frame::{DeviceFrame, SealedRun, SessionId, VaultFrame};
 use casemate_protocol::head::Head;
 use casemate_protocol::id::VaultId;
 use casemate_protocol::limits;
-use casemate_protocol::link::VersionObject;
 use casemate_protocol::object::{Header, Kind};
 use casemate_protocol::reply::{Answer, AuditEvent, Outcome, Reply};
 use casemate_protocol::request::{Operation, Request, request_hash};
@@ -22,11 +21,13 @@ use casemate_protocol::statement::Credentials;
 use zeroize::Zeroizing;
 
 use super::chain;
+use super::cipher::RootKey;
 use super::entrant::Entrant;
 use super::execute::{self, Context};
 use super::open::{HeadStanding, Next, OpenVault};
+use super::parking::{PARKED_SESSIONS, Parked, ParkingKey, ParkingSecret};
 use super::sessions::Sessions;
-use crate::ipc::{CommitResult, FromManager, Notice, ToManager};
+use crate::ipc::{CommitResult, FromManager, Newest, Notice, ToManager};
 use crate::outside::{Clock, Randomness};
 
 /// Mutations that wait while a version is on its way.
@@ -63,8 +64,9 @@ pub(super) struct Caller {
 /// Where a vault-manager stands.
 #[derive(Debug)]
 pub(super) enum Phase {
-    /// No device has shown a key of the header yet. `newest` is what the store showed, unauthenticated.
-    HalfOpen { newest: Option<Box<Header>> },
+    /// No device has shown a key of the header yet, and no frame of a parked session has opened. `newest` is what the store showed,
+    /// unauthenticated.
+    HalfOpen { newest: NewestHeader },
     /// The objects were asked for; those who wait are known by their static key. With `open`, an open vault is being read anew.
     Loading { waiting: Vec<Entrant>, open: Option<Box<OpenVault>> },
     /// Open, and nothing on its way to the store.
@@ -79,6 +81,21 @@ pub(super) enum Phase {
     Ended,
 }
 
+/// The header of what the store showed.
+#[derive(Debug)]
+pub(super) enum NewestHeader {
+    Shown(Box<Header>),
+    None,
+    NotAsked,
+}
+
+/// What the process before this one left, until the vault is open or a device brings it a new lock key.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) root: RootKey,
+    pub(super) head: Head,
+}
+
 /// The machine. `handle` is its only input.
 #[derive(Debug)]
 pub struct Manager<'a> {
@@ -90,17 +107,23 @@ pub struct Manager<'a> {
     pub(super) generation: u32,
     pub(super) phase: Phase,
     pub(super) sessions: Sessions,
+    /// The zygote's secret, until this process knows its vault.
+    parking_secret: ParkingSecret,
+    parking_key: Option<ParkingKey>,
+    pub(super) held: Option<Held>,
     queue: VecDeque<Pending>,
     pending_audit: Vec<([u8; 32], AuditEvent)>,
     /// Of these, the ones in the version that is on its way.
     audit_in_flight: Vec<([u8; 32], AuditEvent)>,
     stopping: bool,
+    pub(super) parks: bool,
     pub(super) out: Vec<FromManager>,
 }
 
 impl<'a> Manager<'a> {
-    /// A machine with a fresh static key. Its first message is `Ready`.
-    pub fn new(clock: &'a dyn Clock, randomness: &'a dyn Randomness) -> Self {
+    /// A machine with a fresh static key. Its first message is `Ready`. Those that get the same secret can take up each other's sessions,
+    /// if they serve the same vault.
+    pub fn new(clock: &'a dyn Clock, randomness: &'a dyn Randomness, parking_secret: ParkingSecret) -> Self {
         let mut static_secret = Zeroizing::new([0; 32]);
         randomness.fill(static_secret.as_mut_slice());
         let ready = FromManager::Ready { static_key: public_key(&static_secret) };
@@ -111,12 +134,16 @@ impl<'a> Manager<'a> {
             vault: VaultId::from_bytes([0; VaultId::BYTES]),
             versions_kept: 10,
             generation: 1,
-            phase: Phase::HalfOpen { newest: None },
+            phase: Phase::HalfOpen { newest: NewestHeader::None },
             sessions: Sessions::default(),
+            parking_secret,
+            parking_key: None,
+            held: None,
             queue: VecDeque::new(),
             pending_audit: Vec::new(),
             audit_in_flight: Vec::new(),
             stopping: false,
+            parks: false,
             out: vec![ready],
         }
     }
@@ -134,8 +161,11 @@ impl<'a> Manager<'a> {
     /// Takes one message.
     pub fn handle(&mut self, message: ToManager) {
         match message {
-            ToManager::Start { vault, newest, versions_kept, generation } => {
-                self.start(vault, newest.as_ref(), versions_kept, generation);
+            ToManager::Start { vault, newest, versions_kept, generation, parked } => {
+                self.vault = vault;
+                self.versions_kept = versions_kept;
+                self.generation = generation;
+                self.start(&newest, parked.as_deref());
             }
             ToManager::Request { id, deadline_ms, frame, credentials } => {
                 let expires_at = self.clock.monotonic() + Duration::from_millis(deadline_ms.into());
@@ -144,32 +174,60 @@ impl<'a> Manager<'a> {
             ToManager::Opened { vault_key, generation, versions } => self.opened(&vault_key, generation, &versions),
             ToManager::OpenRefused(refusal) => self.open_refused(&refusal),
             ToManager::CommitResult(result) => self.commit_result(result),
-            ToManager::Stop => {
+            ToManager::Stop { park } => {
                 self.stopping = true;
+                self.parks = park;
                 if !matches!(self.phase, Phase::Committing { .. }) {
-                    self.phase = Phase::Ended;
+                    self.end();
                 }
             }
         }
     }
 
-    fn start(&mut self, vault: VaultId, newest: Option<&VersionObject>, versions_kept: u32, generation: u32) {
-        self.vault = vault;
-        self.versions_kept = versions_kept;
-        self.generation = generation;
-        self.phase = match newest.map(|newest| chain::newest_header(vault, newest)) {
-            None => Phase::HalfOpen { newest: None },
-            Some(Ok(header)) if header.kind == Kind::Tombstone => {
-                // A crash may have left versions behind the tombstone.
-                self.out.push(FromManager::Purge { tombstone: header.version });
-                Phase::Deleted { head: None }
-            }
-            Some(Ok(header)) => Phase::HalfOpen { newest: Some(Box::new(header)) },
-            Some(Err(_)) => {
-                self.out.push(FromManager::Noticed(Notice::StateCorrupt));
-                Phase::Corrupt
-            }
+    fn start(&mut self, newest: &Newest, parked: Option<&[u8]>) {
+        let key = self.parking_secret.take().key(self.vault);
+        let newest = match newest {
+            Newest::None => NewestHeader::None,
+            Newest::NotAsked => NewestHeader::NotAsked,
+            Newest::Shown(newest) => match chain::newest_header(self.vault, newest) {
+                Ok(header) if header.kind == Kind::Tombstone => {
+                    // A crash may have left versions behind the tombstone.
+                    self.out.push(FromManager::Purge { tombstone: header.version });
+                    self.phase = Phase::Deleted { head: None };
+                    return;
+                }
+                Ok(header) => NewestHeader::Shown(Box::new(header)),
+                Err(_) => {
+                    self.out.push(FromManager::Noticed(Notice::StateCorrupt));
+                    self.phase = Phase::Corrupt;
+                    return;
+                }
+            },
         };
+        self.phase = Phase::HalfOpen { newest };
+        if let Some(parked) = parked.and_then(|sealed| key.open(sealed))
+            && let Some(root) = RootKey::from_secret(self.vault, &parked.root)
+        {
+            self.held = Some(Held { root, head: parked.head });
+            self.sessions.resume(parked.sessions);
+        }
+        self.parking_key = Some(key);
+    }
+
+    /// Ends, and parks what the process that comes next needs to go on, if that is wanted and possible: a vault that is open, or one that
+    /// has not got further than what was parked before.
+    pub(super) fn end(&mut self) {
+        let parked = match &self.phase {
+            Phase::Idle(vault) => vault.head().map(|head| (vault.root().to_secret(), head)),
+            _ => self.held.as_ref().map(|held| (held.root.to_secret(), held.head)),
+        };
+        self.phase = Phase::Ended;
+        let (Some((root, head)), Some(key), true) = (parked, &self.parking_key, self.parks) else { return };
+        let sessions = self.sessions.leave(PARKED_SESSIONS);
+        if !sessions.is_empty() {
+            let sealed = key.seal(&Parked { root, head, sessions }, self.randomness);
+            self.out.push(FromManager::Parked { sealed });
+        }
     }
 
     // ---- frames -------------------------------------------------------------------------------------------------------------
@@ -221,6 +279,11 @@ impl<'a> Manager<'a> {
             Err(SessionError::Exhausted) => return self.session_unknown(id),
             Err(_) => return self.bad_frame(id, ErrorCode::Malformed),
         };
+        if self.held.is_some() && matches!(self.phase, Phase::HalfOpen { .. }) {
+            // Before anything is sealed: from here on nobody else may go on from what was parked.
+            self.phase = Phase::Loading { waiting: Vec::new(), open: None };
+            self.out.push(FromManager::Open { create: false });
+        }
         let Ok(request) = codec::decode::<Request>(&plaintext, limits::FRAME_BYTES) else {
             self.out.push(FromManager::Noticed(Notice::BadFrame));
             return self.answer(id, &session_id, [0; 32], Outcome::Refused(ErrorCode::Malformed.into()));
@@ -266,6 +329,14 @@ impl<'a> Manager<'a> {
             Some(Ok(run)) => self.reply(id, &VaultFrame::Sealed { run }),
             Some(Err(SessionError::TooLarge)) => self.refuse(id, ErrorCode::TooLarge.into()),
             Some(Err(_)) | None => self.refuse(id, ErrorCode::SessionUnknown.into()),
+        }
+    }
+
+    /// What waits in sessions that have ended with the lock key under which they began: their devices make new ones.
+    pub(super) fn end_sessions(&mut self) {
+        self.sessions.clear();
+        for pending in mem::take(&mut self.queue) {
+            self.refuse(pending.id, ErrorCode::SessionUnknown.into());
         }
     }
 
@@ -485,7 +556,7 @@ impl<'a> Manager<'a> {
             }
         }
         if self.stopping {
-            self.phase = Phase::Ended;
+            self.end();
         }
     }
 

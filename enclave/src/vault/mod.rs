@@ -15,6 +15,7 @@ pub mod keys;
 pub mod lock;
 pub mod manager;
 pub mod open;
+pub mod parking;
 pub mod process;
 pub mod rehearsal;
 pub mod ring;

@@ -3,17 +3,18 @@
 use std::os::fd::OwnedFd;
 
 use super::manager::Manager;
+use super::parking::ParkingSecret;
 use crate::heap;
 use crate::manager_socket::ManagerSocket;
 use crate::system::{OsRandomness, SystemClock};
 
 /// Serves one vault until the supervisor stops it or goes away. The process ends with it; memory is wiped by its types and gone
 /// with the process.
-pub fn run(socket: OwnedFd) -> ! {
+pub fn run(socket: OwnedFd, parking_secret: ParkingSecret) -> ! {
     heap::be_thrifty();
     let (clock, randomness) = (SystemClock::new(), OsRandomness);
     let mut socket = ManagerSocket::new(socket);
-    let mut manager = Manager::new(&clock, &randomness);
+    let mut manager = Manager::new(&clock, &randomness, parking_secret);
     loop {
         for message in manager.take_output() {
             if socket.send(&message).is_err() {

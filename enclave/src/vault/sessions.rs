@@ -2,10 +2,12 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::mem;
 use std::time::Duration;
 
 use casemate_protocol::frame::SessionId;
 use casemate_protocol::session::{Channel, Responder};
+use minicbor::{Decode, Encode};
 
 /// Unfinished handshakes of one vault; the oldest goes first. As many as the supervisor lets come within [`HANDSHAKE_AGE`], so that none is
 /// pushed out before its time (`crate::supervisor::router`).
@@ -16,14 +18,23 @@ pub(crate) const HANDSHAKE_AGE: Duration = Duration::from_secs(5);
 pub(crate) const SESSIONS: usize = 64;
 
 /// An established session with an enrolled device.
+#[derive(Encode, Decode)]
+#[cbor(map)]
 pub struct Session {
     /// Its name.
+    #[cbor(n(0), with = "minicbor::bytes")]
     pub id: SessionId,
     /// The device's static key.
+    #[cbor(n(1), with = "minicbor::bytes")]
     pub device: [u8; 32],
     /// Seals and opens.
+    #[n(2)]
     pub channel: Channel,
+    /// When it was established, monotonic.
+    #[n(3)]
     opened_at: Duration,
+    /// When it was last used, monotonic.
+    #[n(4)]
     used_at: Duration,
 }
 
@@ -78,6 +89,26 @@ impl Sessions {
         let session = &mut self.established[at];
         session.used_at = now;
         Some(session)
+    }
+
+    /// Goes on with sessions that another process of this vault has parked. There are none yet.
+    pub fn resume(&mut self, parked: Vec<Session>) {
+        debug_assert!(self.established.is_empty());
+        self.established = parked;
+        self.established.truncate(SESSIONS);
+    }
+
+    /// The sessions that were used last, no more than `count`, to be parked. They are not here any more.
+    pub fn leave(&mut self, count: usize) -> Vec<Session> {
+        let mut leaving = mem::take(&mut self.established);
+        leaving.sort_unstable_by_key(|session| std::cmp::Reverse(session.used_at));
+        leaving.truncate(count);
+        leaving
+    }
+
+    /// Ends the sessions of devices that `stays` does not name.
+    pub fn retain(&mut self, stays: impl Fn(&[u8; 32]) -> bool) {
+        self.established.retain(|session| stays(&session.device));
     }
 
     /// Ends all sessions.

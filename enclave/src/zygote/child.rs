@@ -11,9 +11,10 @@ use nix::unistd::{dup2_stdin, getppid};
 use super::message::{LAYER_FAILED_CODE, ProbeReport};
 use super::process;
 use crate::sandbox::{Cell, Layer, LayerFailure, SOCKET, Sandbox};
+use crate::vault::parking::ParkingSecret;
 
 /// What a vault-manager does with its socket once its walls stand.
-pub(super) type Manager = fn(OwnedFd) -> !;
+pub(super) type Manager = fn(OwnedFd, ParkingSecret) -> !;
 
 const NAME: &std::ffi::CStr = c"vault-manager";
 /// A child that could not even take its place: EX_OSERR of sysexits(3).
@@ -27,11 +28,17 @@ pub(super) enum Purpose {
 }
 
 /// Never returns to the zygote's code, on no path.
-pub(super) fn live(socket: OwnedFd, sandbox: &Sandbox, cell: &Cell, purpose: Purpose) -> ! {
+pub(super) fn live(
+    socket: OwnedFd,
+    sandbox: &Sandbox,
+    cell: &Cell,
+    purpose: Purpose,
+    parking_secret: ParkingSecret,
+) -> ! {
     let Ok(socket) = take_place(socket) else { process::leave(NO_PLACE) };
     match purpose {
         Purpose::Manage(run_manager) => match sandbox.enter(cell) {
-            Ok(()) => run_manager(socket),
+            Ok(()) => run_manager(socket, parking_secret),
             Err(LayerFailure { layer, .. }) => process::leave(LAYER_FAILED_CODE + i32::from(layer.number())),
         },
         Purpose::Probe => {

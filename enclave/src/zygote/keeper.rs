@@ -20,6 +20,8 @@ use super::children::Children;
 use super::message::{Command, Event, MESSAGE_BYTES};
 use super::process::{self, CloneError, Side};
 use crate::sandbox::{self, FilterError, Sandbox, SandboxOptions, Unprepared};
+use crate::system::OsRandomness;
+use crate::vault::parking::ParkingSecret;
 
 /// The zygote's name in `ps`; its children carry their own.
 const NAME: &std::ffi::CStr = c"vault-zygote";
@@ -93,7 +95,8 @@ fn serve(rehearse: fn(), run_manager: Manager) -> Result<(), KeeperError> {
     let children = Children::new()?;
     rehearse();
     let ready = Event::Ready(sandbox.absent().to_vec());
-    let mut keeper = Keeper { control, options, sandbox, children, run_manager };
+    let parking_secret = ParkingSecret::random(&OsRandomness);
+    let mut keeper = Keeper { control, options, sandbox, children, run_manager, parking_secret };
     let served = keeper.tell(&ready).and_then(|()| keeper.keep(&deaths));
     keeper.end_all()?;
     match served {
@@ -109,6 +112,7 @@ struct Keeper<'a> {
     sandbox: Sandbox,
     children: Children,
     run_manager: Manager,
+    parking_secret: ParkingSecret,
 }
 
 impl Keeper<'_> {
@@ -165,7 +169,8 @@ impl Keeper<'_> {
         };
         let cell = sandbox::Cell { id, memory_bytes };
         match process::clone_zygote(&self.sandbox) {
-            Ok(Side::Child) => child::live(socket, &self.sandbox, &cell, purpose),
+            // Taken out of the child's own memory, so that it forgets all of it with what it is given.
+            Ok(Side::Child) => child::live(socket, &self.sandbox, &cell, purpose, self.parking_secret.take()),
             Ok(Side::Zygote(pid)) => {
                 self.children.put(slot, pid);
                 drop(socket);

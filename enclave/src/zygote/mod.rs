@@ -1,7 +1,8 @@
 //! The zygote: the process from which every vault-manager is cloned, and the supervisor's handle to it.
 //!
 //! The supervisor's first act, before it has threads, secrets or a security module, is to execute itself again under the name
-//! `vault-manager`. That process never has a second thread, never sees a secret, and holds one control socket. For each spawn it
+//! `vault-manager`. That process never has a second thread, never sees a secret but the one that it makes for its children
+//! ([`crate::vault::parking`]), and holds one control socket. For each spawn it
 //! is handed one end of a socketpair, clones itself, and forgets the socket. It alone kills and reaps. When the supervisor ends,
 //! it kills its children and ends too; when it ends, its children are killed by the kernel and the supervisor learns
 //! [`ZygoteError::Gone`], upon which it must exit: no vault-manager can be started or reaped any more.
@@ -21,6 +22,7 @@ use nix::errno::Errno;
 pub use handle::{Zygote, ZygoteError};
 
 use crate::sandbox::Layer;
+use crate::vault::parking::ParkingSecret;
 
 /// argv[0] of the zygote and, since a clone keeps its command line, of every vault-manager.
 pub const ARGV0: &str = "vault-manager";
@@ -71,9 +73,9 @@ pub enum ZygoteEvent {
 }
 
 /// To be the first line of every enclave's `main`. In the supervisor it returns at once. In the zygote it never returns; in each
-/// child it calls `run_manager`, behind the walls, with the one descriptor that the child has. `rehearse` runs once, before the first
+/// child it calls `run_manager`, behind the walls, with the one descriptor that the child has and the secret of all children. `rehearse` runs once, before the first
 /// child: what it brings into memory they share.
-pub fn enter_if_zygote(rehearse: fn(), run_manager: fn(OwnedFd) -> !) {
+pub fn enter_if_zygote(rehearse: fn(), run_manager: fn(OwnedFd, ParkingSecret) -> !) {
     if is_zygote() {
         keeper::run(rehearse, run_manager);
     }

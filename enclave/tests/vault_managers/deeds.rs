@@ -10,6 +10,7 @@ use casemate_enclave::ipc::{FromManager, ToManager};
 use casemate_enclave::manager_socket::ManagerSocket;
 use casemate_enclave::outside::{Clock, Randomness};
 use casemate_enclave::system::{OsRandomness, SystemClock};
+use casemate_enclave::vault::parking::ParkingSecret;
 use libc::{c_int, c_long};
 use nix::sys::socket::{SockaddrLike, UnixAddr};
 
@@ -88,7 +89,7 @@ pub(crate) const FORBIDDEN: &[&str] = &[
 ];
 
 /// Serves the test until it lets go.
-pub(crate) fn run(socket: OwnedFd) -> ! {
+pub(crate) fn run(socket: OwnedFd, _: ParkingSecret) -> ! {
     let mut socket = ManagerSocket::new(socket);
     let mut static_key = [0; 32];
     OsRandomness.fill(&mut static_key);

@@ -34,14 +34,15 @@ impl Router {
         let Some(candidate) = self.residents.iter().rev().map(|(slot_id, ())| *slot_id).find(idle) else {
             return false;
         };
-        self.evict(candidate, now, out);
+        self.evict(candidate, true, now, out);
         true
     }
 
-    fn evict(&mut self, slot_id: SlotId, now: Duration, out: &mut Vec<Action>) {
+    /// With `parks`, its place is needed; without, it is not to be open any more.
+    fn evict(&mut self, slot_id: SlotId, parks: bool, now: Duration, out: &mut Vec<Action>) {
         self.counters.evicted += 1;
         log(LogLevel::Info, LogEvent::VaultEvicted, Some(self.counters.evicted), out);
-        self.stop(slot_id, now, out);
+        self.stop(slot_id, parks, now, out);
     }
 
     /// Closes vaults that nobody used for the idle time.
@@ -54,9 +55,10 @@ impl Router {
         let over: Vec<_> = self.residents.iter().rev().map(|(slot_id, ())| *slot_id).take_while(is_over).collect();
         for slot_id in over {
             if self.slots.get(slot_id).is_some_and(super::slot::Slot::is_idle) {
-                self.evict(slot_id, now, out);
+                self.evict(slot_id, false, now, out);
             }
         }
+        self.forget_parked(now);
     }
 
     /// A sample of the machine's memory.
@@ -85,12 +87,14 @@ impl Router {
     /// The limit may have become smaller.
     pub(super) fn shrink(&mut self, now: Duration, out: &mut Vec<Action>) {
         while self.residents.len() > self.limits.vaults && self.evict_one(now, out) {}
+        self.trim_parked();
     }
 
     /// An operator closes a vault. What it has in flight is finished.
     pub(super) fn evict_by_name(&mut self, vault: VaultId, now: Duration, out: &mut Vec<Action>) {
+        self.parked.pop(&vault);
         if let Some(slot_id) = self.vaults.get(&vault).copied() {
-            self.evict(slot_id, now, out);
+            self.evict(slot_id, false, now, out);
         }
     }
 
@@ -100,13 +104,14 @@ impl Router {
             return;
         }
         self.draining = true;
+        self.parked.clear();
         log(LogLevel::Info, LogEvent::Draining, None, out);
         let all: Vec<_> = self.slots.iter().map(|(slot_id, _)| slot_id).collect();
         for slot_id in all {
             let Some(slot) = self.slots.get(slot_id) else { continue };
             match slot.state {
-                State::Open { .. } => self.stop(slot_id, now, out),
-                State::HalfOpen(_) if slot.requests.is_empty() => self.stop(slot_id, now, out),
+                State::Open { .. } => self.stop(slot_id, false, now, out),
+                State::HalfOpen(_) if slot.requests.is_empty() => self.stop(slot_id, false, now, out),
                 // Each ends soon by a limit of its own.
                 State::HalfOpen(_) | State::Opening(_) | State::Closing(_) => {}
             }

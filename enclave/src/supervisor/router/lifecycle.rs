@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use casemate_protocol::error::{ErrorCode, Refusal};
+use casemate_protocol::frame::DeviceFrameKind;
 use casemate_protocol::id::VaultId;
 use casemate_protocol::link::{LogEvent, LogLevel, VersionObject};
 use casemate_protocol::object::{Kind, Object};
 use casemate_protocol::stage::Stage as Timed;
 
 use super::event::{Action, ManagerExit, Op, RequestId, SlotId, StoreFailed};
-use super::slot::{Closing, HalfOpen, Pending, STOP_LIMIT, Slot, Stage, State};
+use super::slot::{Closing, HalfOpen, Pending, RESUMING_LIFE, STOP_LIMIT, Slot, Stage, State};
 use super::{CLOSING_SLOTS, GENERATION, Router, log, milliseconds};
-use crate::ipc::{FromManager, Notice, ToManager};
+use crate::ipc::{FromManager, Newest, Notice, ToManager};
 use crate::supervisor::bucket::TokenBucket;
 
 /// Wrong lock keys for which one vault is opened, at once and each second from then on. An honest device whose key was turned shows one.
@@ -19,7 +20,8 @@ const LOCKOUTS: u32 = 8;
 const LOCKOUTS_PER_SECOND: u32 = 1;
 
 impl Router {
-    /// Takes a slot for a vault that has none: half-open, in the small pool that strangers share. It never takes a resident's place.
+    /// Takes a slot for a vault that has none: half-open, in the small pool that strangers share. It never takes a resident's place. For a
+    /// frame of a parked session the store is not asked before the frame has opened.
     pub(super) fn open_half(
         &mut self,
         vault: VaultId,
@@ -41,13 +43,23 @@ impl Router {
             return self.refuse_busy(id, out);
         }
         let op = self.op();
-        let slot = self.slots.insert(Slot::new(vault, op, now));
+        let mut slot = Slot::new(vault, op, now);
+        let resumes = pending.kind == DeviceFrameKind::Sealed;
+        if resumes {
+            slot.half_open_until = now + RESUMING_LIFE;
+        }
+        if let Some(parked) = self.parked(vault, now) {
+            slot.sessions = parked.sessions.clone();
+        }
+        let slot = self.slots.insert(slot);
         self.vaults.insert(vault, slot);
         self.half_open.push_back(slot);
         // Together: which of the two takes longer does not matter.
         out.push(Action::Spawn { slot, memory_bytes: self.limits.vault_memory_bytes });
-        if self.negative.holds(vault, now) {
-            self.start(slot, None, now, out);
+        if resumes {
+            self.start(slot, Newest::NotAsked, now, out);
+        } else if self.negative.holds(vault, now) {
+            self.start(slot, Newest::None, now, out);
         } else {
             out.push(Action::LoadNewest { slot, op, vault });
         }
@@ -81,18 +93,23 @@ impl Router {
         if newest.is_none() {
             self.negative.insert(vault, now);
         }
-        self.start(slot_id, newest, now, out);
+        self.start(slot_id, newest.map_or(Newest::None, Newest::Shown), now, out);
     }
 
     /// Tells the process who it is. Its socket is there before it is.
-    fn start(&mut self, slot_id: SlotId, newest: Option<VersionObject>, now: Duration, out: &mut Vec<Action>) {
+    fn start(&mut self, slot_id: SlotId, newest: Newest, now: Duration, out: &mut Vec<Action>) {
         let versions_kept = self.limits.versions_kept;
+        let vault = self.slots.get(slot_id).map(|slot| slot.vault);
+        let parked = vault.and_then(|vault| self.parked(vault, now)).map(|parked| parked.sealed.clone());
         let Some(slot) = self.touch(slot_id) else { return };
         let State::HalfOpen(HalfOpen::Preparing { static_key, .. }) = slot.state else { return };
-        slot.committed = newest.as_ref().map_or(0, |newest| newest.version);
-        slot.shows_tombstone = newest.as_ref().is_some_and(shows_tombstone);
+        if let Newest::Shown(newest) = &newest {
+            slot.committed = newest.version;
+            slot.shows_tombstone = shows_tombstone(newest);
+        }
+        slot.handed = parked.is_some();
         slot.state = State::HalfOpen(HalfOpen::Starting);
-        let message = ToManager::Start { vault: slot.vault, newest, versions_kept, generation: GENERATION };
+        let message = ToManager::Start { vault: slot.vault, newest, versions_kept, generation: GENERATION, parked };
         out.push(Action::Send { slot: slot_id, message });
         if let Some(static_key) = static_key {
             self.ready(slot_id, static_key, now, out);
@@ -130,6 +147,7 @@ impl Router {
             FromManager::Commit { version, object } => self.commit(slot_id, version, object, now, out),
             FromManager::Collect { below } => self.collect(slot_id, below, now, out),
             FromManager::Purge { tombstone } => self.purge(slot_id, tombstone, now, out),
+            FromManager::Parked { sealed } => self.park(slot_id, sealed, now, out),
             FromManager::Noticed(notice) => {
                 self.doubt(slot_id, notice, now);
                 self.notice(notice, out);
@@ -191,8 +209,8 @@ impl Router {
         self.kill(slot_id, None, out);
     }
 
-    /// Lets a process end by itself: it answers what it holds first.
-    pub(super) fn stop(&mut self, slot_id: SlotId, now: Duration, out: &mut Vec<Action>) {
+    /// Lets a process end by itself: it answers what it holds first, and parks its sessions if it may.
+    pub(super) fn stop(&mut self, slot_id: SlotId, parks: bool, now: Duration, out: &mut Vec<Action>) {
         let Some(slot) = self.touch(slot_id) else { return };
         match &slot.state {
             State::Closing(_) => return,
@@ -206,9 +224,9 @@ impl Router {
         let last = slot.requests.values().map(|pending| pending.deadline).max();
         let writing = slot.commit.as_ref().map(super::commit::Commit::deadline);
         let kill_at = [last, writing].into_iter().flatten().fold(now, Duration::max) + STOP_LIMIT;
-        slot.state = State::Closing(Closing::Stopping { kill_at });
+        slot.state = State::Closing(Closing::Stopping { kill_at, parks });
         self.residents.pop(&slot_id);
-        out.push(Action::Send { slot: slot_id, message: ToManager::Stop });
+        out.push(Action::Send { slot: slot_id, message: ToManager::Stop { park: parks } });
     }
 
     /// Ends a process now. Its callers are told: those whose request it never got by `refusal`, if there is one.
@@ -223,6 +241,7 @@ impl Router {
 
     /// Everything that ends with a process.
     fn end(&mut self, slot_id: SlotId, closing: Closing, refusal: Option<&Refusal>, out: &mut Vec<Action>) {
+        self.leave_parked(slot_id);
         let Some(slot) = self.touch(slot_id) else { return };
         // Devices that came while the slot was closing wait for the next process, not for this one.
         let keep_waiting = matches!(slot.state, State::Closing(_));
@@ -319,7 +338,7 @@ impl Router {
             State::Opening(opening) if now >= opening.deadline => {
                 return self.opening_failed(slot_id, Refusal::retry(ErrorCode::Unavailable, 1000), now, out);
             }
-            State::Closing(Closing::Stopping { kill_at }) if now >= *kill_at => {
+            State::Closing(Closing::Stopping { kill_at, .. }) if now >= *kill_at => {
                 return self.kill(slot_id, None, out);
             }
             State::Closing(_) => return,

@@ -5,7 +5,7 @@
 //! exactly once, nothing with work in flight is evicted, and every collection has a bound.
 //!
 //! ```text
-//!            Hello                 Ready, Finish → Open             Opened
+//!    Hello, parked session         Ready, Finish → Open             Opened
 //!  (none) ──────────▶ HalfOpen ───────────────────────▶ Opening ───────────▶ Open
 //!                        │  pool of 5 %, 5 s, oldest out    │   admission      │ idle, memory, limit, operator, drain: Stop
 //!                        │                                  │                 │ stuck, crash, protocol: Kill
@@ -23,6 +23,7 @@ mod limits;
 mod listing;
 mod opening;
 mod overload;
+mod parking;
 mod requests;
 mod sessions;
 mod slot;
@@ -32,6 +33,8 @@ mod writing;
 
 #[cfg(test)]
 mod fairness;
+#[cfg(test)]
+mod parking_tests;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
@@ -59,6 +62,7 @@ use super::negative::NegativeCache;
 use super::stages::Stages;
 use crate::ipc::Notice;
 use overload::Overload;
+use parking::Parked;
 use slot::{Pending, Slot, Slots};
 
 /// Slots beyond residents and half-open vaults: processes that are on their way out.
@@ -100,6 +104,8 @@ pub struct Router {
     half_open: VecDeque<SlotId>,
     /// Resident vaults (opening or open), least recently used last.
     residents: LruCache<SlotId, ()>,
+    /// Sessions of vaults that had to leave, in the order in which they left.
+    parked: LruCache<VaultId, Parked>,
     /// Callers that wait, by deadline.
     deadlines: BTreeMap<(Duration, RequestId), SlotId>,
     /// Bytes of the frames that those callers sent.
@@ -145,6 +151,7 @@ impl Router {
             vaults: HashMap::new(),
             half_open: VecDeque::new(),
             residents: LruCache::unbounded(),
+            parked: LruCache::unbounded(),
             deadlines: BTreeMap::new(),
             in_flight_bytes: 0,
             wakes: BTreeSet::new(),

@@ -25,6 +25,9 @@ impl Router {
             | State::Open { .. } => return self.violation(slot_id, "an open out of turn", out),
         };
         let vault = slot.vault;
+        // Whatever becomes of it: nobody else may go on from what was parked.
+        self.parked.pop(&vault);
+        let Some(slot) = self.touch(slot_id) else { return };
         // Attack stopped: a process that asks again and again, and uses up what all vaults share.
         if let Err(wait) = slot.openings.take(now) {
             return self.refuse_open(slot_id, Refusal::retry(ErrorCode::Busy, milliseconds(wait)), now, out);
@@ -168,7 +171,7 @@ impl Router {
         let message = ToManager::Opened { vault_key: key.key, generation: key.generation, versions };
         out.push(Action::Send { slot: slot_id, message });
         if self.draining {
-            self.stop(slot_id, now, out);
+            self.stop(slot_id, false, now, out);
         }
     }
 

@@ -10,7 +10,7 @@ use casemate_protocol::stage::Stage as Timed;
 
 use super::event::{Action, Answer, RequestId, SlotId};
 use super::overload::Asker;
-use super::slot::{BYTES_PER_VAULT, Pending, Stage, State};
+use super::slot::{BYTES_PER_VAULT, Pending, Stage};
 use super::{Router, milliseconds};
 use crate::ipc::{Notice, ToManager};
 
@@ -33,6 +33,9 @@ impl Router {
         match (self.vaults.get(&vault).copied(), pending.kind) {
             (Some(slot), _) => self.enqueue(slot, id, pending, now, out),
             (None, DeviceFrameKind::Hello) => self.open_half(vault, id, pending, now, out),
+            (None, DeviceFrameKind::Sealed) if self.can_resume(vault, pending.session, now) => {
+                self.open_half(vault, id, pending, now, out);
+            }
             // Its session ended with the process that knew it. No process is made for a name that anybody can write.
             (None, DeviceFrameKind::Finish | DeviceFrameKind::Sealed) => {
                 self.session_unknown(id, out);
@@ -60,10 +63,7 @@ impl Router {
             return self.refuse(id, Refusal::retry(ErrorCode::Unavailable, retry_ms), out);
         };
         match pending.session {
-            // No frame under a name that the process never gave out, or has seen abused, wakes it.
-            Some(session) if matches!(slot.state, State::Closing(_)) || !slot.sessions.knows(&session, now) => {
-                return self.session_unknown(id, out);
-            }
+            Some(session) if !slot.takes(&session, now) => return self.session_unknown(id, out),
             Some(_) => {}
             None => {
                 if let Err(wait) = slot.hellos.take(now) {

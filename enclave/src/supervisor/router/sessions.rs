@@ -7,6 +7,7 @@ use std::time::Duration;
 use casemate_protocol::frame::SessionId;
 
 use crate::supervisor::bucket::TokenBucket;
+use crate::vault::parking::PARKED_SESSIONS;
 use crate::vault::sessions::{HANDSHAKE_AGE, HANDSHAKES, SESSIONS};
 
 /// Frames that may fail under one name, at once and each second from then on. A device's own seldom do: replayed by a network, a few.
@@ -17,7 +18,7 @@ const MARGIN: Duration = Duration::from_secs(1);
 const PROVEN: usize = 2 * SESSIONS;
 
 /// Names that the vault-manager may know.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Sessions {
     /// Named in a welcome then, oldest first. Nobody has shown anything under these.
     named: VecDeque<(SessionId, Duration)>,
@@ -25,7 +26,7 @@ pub(super) struct Sessions {
     proven: Vec<Proven>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Proven {
     id: SessionId,
     used_at: Duration,
@@ -45,6 +46,14 @@ impl Sessions {
     pub(super) fn knows(&self, id: &SessionId, now: Duration) -> bool {
         self.proven.iter().any(|proven| proven.id == *id)
             || self.named.iter().any(|(named, at)| named == id && !is_over(*at, now))
+    }
+
+    /// The names that a vault-manager may park: those that were used last.
+    pub(super) fn to_be_parked(&self) -> Self {
+        let mut proven = self.proven.clone();
+        proven.sort_unstable_by_key(|proven| std::cmp::Reverse(proven.used_at));
+        proven.truncate(PARKED_SESSIONS);
+        Self { named: VecDeque::new(), proven }
     }
 
     /// A frame under this name opened.

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 use super::slot::State;
 use super::*;
-use crate::ipc::{FromManager, Notice, ToManager};
+use crate::ipc::{FromManager, Newest, Notice, ToManager};
 
 /// A small deterministic source of choices.
 pub(super) struct Dice(u64);
@@ -51,6 +51,13 @@ struct Manager {
     committed: u64,
     stopping: bool,
     silent: bool,
+    /// What it was handed of the process before it, by number, until it goes on from there.
+    handed: Option<u64>,
+    resumed: bool,
+    /// It parks its sessions before it ends.
+    parks: bool,
+    /// It ends by itself.
+    leaving: bool,
 }
 
 #[derive(Debug)]
@@ -76,6 +83,10 @@ struct World {
     puts_under_way: HashMap<VaultId, BTreeSet<Op>>,
     /// Slots whose write was given up during this step.
     gave_up: BTreeSet<SlotId>,
+    /// What was parked, by number.
+    parked: Vec<(VaultId, Vec<SessionId>)>,
+    /// Numbers from which a process has gone on.
+    used_up: BTreeSet<u64>,
     trouble: u64,
 }
 
@@ -95,6 +106,8 @@ impl World {
             keys: BTreeSet::new(),
             puts_under_way: HashMap::new(),
             gave_up: BTreeSet::new(),
+            parked: Vec::new(),
+            used_up: BTreeSet::new(),
             trouble,
         }
     }
@@ -140,11 +153,13 @@ impl World {
     fn session_of(&mut self, vault: VaultId) -> SessionId {
         let made_up = [u8::try_from(self.dice.roll(256)).unwrap(); 16];
         let choice = self.dice.roll(1 << 32);
-        let manager = self.managers.values().find(|(of, _)| *of == vault).map(|(_, manager)| manager);
-        let Some(manager) = manager.filter(|manager| !manager.sessions.is_empty() && !choice.is_multiple_of(8)) else {
-            return made_up;
-        };
-        manager.sessions[usize::try_from(choice).unwrap() % manager.sessions.len()]
+        let living = self.managers.values().find(|(of, _)| *of == vault).map(|(_, manager)| &manager.sessions);
+        let parked = self.parked.iter().rev().find(|(of, _)| *of == vault).map(|(_, sessions)| sessions);
+        let sessions = living.filter(|sessions| !sessions.is_empty()).or(parked);
+        match sessions {
+            Some(sessions) if !choice.is_multiple_of(8) => sessions[usize::try_from(choice).unwrap() % sessions.len()],
+            Some(_) | None => made_up,
+        }
     }
 
     fn handle(&mut self, event: Event) {
@@ -156,7 +171,7 @@ impl World {
         self.gave_up.clear();
         self.router.handle(event, self.now, &mut out);
         for action in out {
-            if let Action::Send { slot, message: ToManager::Stop } = &action
+            if let Action::Send { slot, message: ToManager::Stop { .. } } = &action
                 && evicting
             {
                 let gave_up = self.gave_up.contains(slot);
@@ -286,11 +301,20 @@ impl World {
                 self.gave_up.insert(slot);
             }
         }
-        let Some((_, manager)) = self.managers.get_mut(&slot) else { return };
+        let Some((vault, manager)) = self.managers.get_mut(&slot) else { return };
         match message {
-            ToManager::Start { newest, .. } => {
+            ToManager::Start { newest, parked, .. } => {
                 manager.started = true;
-                manager.committed = newest.map_or(0, |newest| newest.version);
+                if let Newest::Shown(newest) = newest {
+                    manager.committed = newest.version;
+                }
+                if let Some(number) = parked {
+                    let number = u64::from_be_bytes(number.try_into().unwrap());
+                    let (of, sessions) = &self.parked[usize::try_from(number).unwrap()];
+                    assert_eq!(of, vault, "another vault's sessions");
+                    manager.sessions.clone_from(sessions);
+                    manager.handed = Some(number);
+                }
             }
             ToManager::Request { id, .. } => {
                 assert!(manager.started && !manager.stopping, "a request to a process that does not take any");
@@ -300,7 +324,11 @@ impl World {
                 manager.open = true;
                 manager.committed = versions.last().map_or(0, |newest| newest.version);
             }
-            ToManager::OpenRefused(_) => manager.open = false,
+            ToManager::OpenRefused(_) => {
+                manager.open = false;
+                manager.leaving = manager.resumed;
+                manager.parks = manager.resumed;
+            }
             ToManager::CommitResult(result) => {
                 assert!(manager.committing, "a result without a commit");
                 manager.committing = false;
@@ -308,7 +336,10 @@ impl World {
                     manager.committed += 1;
                 }
             }
-            ToManager::Stop => manager.stopping = true,
+            ToManager::Stop { park } => {
+                manager.stopping = true;
+                manager.parks = park;
+            }
         }
     }
 
@@ -342,7 +373,7 @@ impl World {
             }
         }
         let choice = self.dice.roll(4);
-        let Some((_, manager)) = self.managers.get_mut(&slot) else { return };
+        let Some((of, manager)) = self.managers.get_mut(&slot) else { return };
         // Before it said that it is ready it says nothing.
         let serving = self.router.slots.get(slot).is_some_and(|slot| {
             slot.serving_key().is_some() || matches!(slot.state, State::Closing(slot::Closing::Stopping { .. }))
@@ -352,7 +383,13 @@ impl World {
         }
         let opening = self.router.slots.get(slot).is_some_and(|slot| matches!(slot.state, State::Opening(_)));
         let message = match choice {
-            0 if !manager.open && !opening && !manager.stopping => FromManager::Open { create: true },
+            0 if !manager.open && !opening && !manager.stopping && !manager.leaving => {
+                if let Some(number) = manager.handed.take() {
+                    assert!(self.used_up.insert(number), "two processes go on from one place");
+                    manager.resumed = true;
+                }
+                FromManager::Open { create: !manager.resumed }
+            }
             1 if manager.open && !opening && !manager.committing => {
                 manager.committing = true;
                 FromManager::Commit {
@@ -360,7 +397,18 @@ impl World {
                     object: vec![u8::try_from(slot.0 % 250).unwrap(); 8],
                 }
             }
-            _ if manager.stopping && manager.held.is_empty() && !manager.committing => {
+            _ if (manager.stopping || manager.leaving)
+                && manager.held.is_empty()
+                && !manager.committing
+                && manager.parks
+                && !manager.sessions.is_empty() =>
+            {
+                manager.parks = false;
+                self.parked.push((*of, manager.sessions.clone()));
+                let number = u64::try_from(self.parked.len() - 1).unwrap();
+                FromManager::Parked { sealed: number.to_be_bytes().to_vec() }
+            }
+            _ if (manager.stopping || manager.leaving) && manager.held.is_empty() && !manager.committing => {
                 self.gone(slot);
                 return self.handle(Event::Exited { slot, exit: ManagerExit::Status(0) });
             }

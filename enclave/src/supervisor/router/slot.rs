@@ -19,6 +19,8 @@ use crate::supervisor::bucket::TokenBucket;
 pub(super) const STUCK_AFTER: Duration = Duration::from_secs(5);
 /// How long a half-open vault lives.
 pub(super) const HALF_OPEN_LIFE: Duration = Duration::from_secs(5);
+/// How long a process lives that waits for the first frame of a parked session. The frame is there before it is.
+pub(super) const RESUMING_LIFE: Duration = Duration::from_secs(1);
 /// How long a vault-manager may take to stop once it has nothing left to do.
 pub(super) const STOP_LIMIT: Duration = Duration::from_secs(1);
 /// How long opening may take: the store's answer, the key service's answer, twice.
@@ -66,6 +68,8 @@ pub(super) struct Slot {
     pub(super) committed: u64,
     /// Whether the newest version, as the store showed it before the vault was open, calls itself a tombstone.
     pub(super) shows_tombstone: bool,
+    /// Whether the process was handed sessions that another one had parked.
+    pub(super) handed: bool,
     /// The process id, once there is one.
     pub(super) pid: Option<u32>,
     /// When the slot was taken.
@@ -162,6 +166,8 @@ pub(super) enum Closing {
     Stopping {
         /// When.
         kill_at: Duration,
+        /// Whether its sessions go on in the next process.
+        parks: bool,
     },
     /// Killed, not yet reaped.
     Killed,
@@ -248,6 +254,7 @@ impl Slot {
             late_put: None,
             committed: 0,
             shows_tombstone: false,
+            handed: false,
             pid: None,
             born: now,
             made_ready: Duration::ZERO,
@@ -271,6 +278,17 @@ impl Slot {
             | State::Open { static_key } => Some(*static_key),
             State::HalfOpen(HalfOpen::Preparing { .. } | HalfOpen::Starting) | State::Closing(_) => None,
         }
+    }
+
+    /// Whether a frame under this name may wait here or be passed on. Attack stopped: frames under names that the process never gave out, or
+    /// has seen abused, and that would wake it.
+    pub(super) fn takes(&self, session: &SessionId, now: Duration) -> bool {
+        let goes_on = match self.state {
+            State::HalfOpen(_) | State::Opening(_) | State::Open { .. } => true,
+            State::Closing(Closing::Stopping { parks, .. }) => parks,
+            State::Closing(Closing::Killed | Closing::Exited) => false,
+        };
+        goes_on && self.sessions.knows(session, now)
     }
 
     /// Whether it is open and has nothing to do: the only kind of vault that is ever evicted.
@@ -326,7 +344,7 @@ impl Slot {
             State::HalfOpen(_) => Some(self.half_open_until),
             State::Opening(opening) => Some(opening.deadline),
             State::Open { .. } | State::Closing(Closing::Killed | Closing::Exited) => None,
-            State::Closing(Closing::Stopping { kill_at }) => Some(*kill_at),
+            State::Closing(Closing::Stopping { kill_at, .. }) => Some(*kill_at),
         };
         let stuck = if matches!(self.state, State::Closing(_)) { None } else { self.stuck_at() };
         [own, stuck, self.commit.as_ref().map(Commit::wake)].into_iter().flatten().min()

@@ -12,7 +12,7 @@ use casemate_protocol::secret::Secret;
 use super::simulation::vault;
 use super::slot::{HALF_OPEN_LIFE, STOP_LIMIT, STUCK_AFTER};
 use super::*;
-use crate::ipc::{CommitResult, FromManager, ToManager};
+use crate::ipc::{CommitResult, FromManager, Newest, ToManager};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 /// The session that the process of every vault names first.
@@ -144,7 +144,7 @@ impl Stage {
     }
 
     pub(super) fn is_stopped(&self, slot: SlotId) -> bool {
-        self.has(|action| matches!(action, Action::Send { slot: to, message: ToManager::Stop } if *to == slot))
+        self.has(|action| matches!(action, Action::Send { slot: to, message: ToManager::Stop { .. } } if *to == slot))
     }
 
     pub(super) fn is_logged(&self, event: LogEvent) -> bool {
@@ -175,7 +175,7 @@ fn from_hello_to_reply() {
     assert!(stage.out.is_empty());
     stage.event(Event::Newest { slot, op, result: Ok(Some(VersionObject { version: 3, bytes: vec![3] })) });
     assert!(
-        stage.has(|action| matches!(action, Action::Send { message: ToManager::Start { newest: Some(_), .. }, .. }))
+        stage.has(|action| matches!(action, Action::Send { message: ToManager::Start { newest: Newest::Shown(_), .. }, .. }))
     );
     stage.from(slot, FromManager::Ready { static_key: [8; 32] });
     let expected_key = [8; 32];
@@ -242,7 +242,7 @@ fn an_id_without_objects_is_read_once() {
         "the negative cache stands in for the store"
     );
     let slot = stage.slot(a);
-    assert!(stage.has(|action| matches!(action, Action::Send { message: ToManager::Start { newest: None, .. }, .. })));
+    assert!(stage.has(|action| matches!(action, Action::Send { message: ToManager::Start { newest: Newest::None, .. }, .. })));
     stage.from(slot, FromManager::Ready { static_key: [8; 32] });
     stage.from(slot, FromManager::Reply { id: hello, frame: welcome(SESSION) });
     stage.request(a, Finish);

@@ -36,7 +36,7 @@ impl Router {
         let (path, bytes) = (path::vault_version(slot.vault, version), Bytes::from(object));
         let commit = Commit::begin(version, path.clone(), bytes.clone(), timeout, now, op);
         // What it had in flight when it was told to stop is finished first.
-        if let State::Closing(Closing::Stopping { kill_at }) = &mut slot.state {
+        if let State::Closing(Closing::Stopping { kill_at, .. }) = &mut slot.state {
             *kill_at = (*kill_at).max(commit.deadline() + STOP_LIMIT);
         }
         slot.commit = Some(commit);
@@ -109,11 +109,11 @@ impl Router {
             // what is there.
             CommitResult::OtherWriter => {
                 log(LogLevel::Warn, LogEvent::VaultMoved, None, out);
-                self.stop(slot_id, now, out);
+                self.stop(slot_id, false, now, out);
             }
             CommitResult::Unknown => {
                 log(LogLevel::Warn, LogEvent::OutcomeUnknown, None, out);
-                self.stop(slot_id, now, out);
+                self.stop(slot_id, false, now, out);
             }
         }
     }

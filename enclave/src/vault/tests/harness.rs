@@ -19,9 +19,10 @@ use casemate_protocol::secret::Secret;
 use casemate_protocol::session::{Channel, Initiator, Opening, public_key};
 use casemate_protocol::statement::{Credentials, Statement};
 
-use crate::ipc::{CommitResult, FromManager, Notice, ToManager};
+use crate::ipc::{CommitResult, FromManager, Newest, Notice, ToManager};
 use crate::outside::{Clock, Randomness};
 use crate::vault::manager::Manager;
+use crate::vault::parking::ParkingSecret;
 
 #[derive(Debug, Default)]
 pub(crate) struct TestClock(Mutex<Duration>);
@@ -48,6 +49,16 @@ impl Randomness for CountingRandomness {
             let block = casemate_protocol::label::hash("test", &[&counter.to_be_bytes()]);
             chunk.copy_from_slice(&block[..chunk.len()]);
         }
+    }
+}
+
+/// What all machines of one zygote have in common.
+#[derive(Debug)]
+struct TheSame;
+
+impl Randomness for TheSame {
+    fn fill(&self, out: &mut [u8]) {
+        out.fill(0x2b);
     }
 }
 
@@ -92,18 +103,20 @@ pub(crate) struct Node<'a> {
     /// Whether what an opening reads is handed over at once.
     pub(crate) auto_open: bool,
     opening: Option<Vec<VersionObject>>,
+    pub(crate) parked: Option<Vec<u8>>,
+    opens: u32,
     next_id: u64,
 }
 
 impl<'a> Node<'a> {
-    pub(crate) fn start(
+    fn unstarted(
         vault: VaultId,
         store: &'a RefCell<Store>,
         clock: &'a TestClock,
         randomness: &'a CountingRandomness,
     ) -> Self {
-        let mut node = Self {
-            manager: Manager::new(clock, randomness),
+        Self {
+            manager: Manager::new(clock, randomness, ParkingSecret::random(&TheSame)),
             vault,
             store,
             static_key: [0; 32],
@@ -114,10 +127,35 @@ impl<'a> Node<'a> {
             auto_commit: true,
             auto_open: true,
             opening: None,
+            parked: None,
+            opens: 0,
             next_id: 0,
-        };
-        let newest = store.borrow().newest();
-        node.tell(ToManager::Start { vault, newest, versions_kept: 2, generation: 1 });
+        }
+    }
+
+    pub(crate) fn start(
+        vault: VaultId,
+        store: &'a RefCell<Store>,
+        clock: &'a TestClock,
+        randomness: &'a CountingRandomness,
+    ) -> Self {
+        let mut node = Self::unstarted(vault, store, clock, randomness);
+        let newest = store.borrow().newest().map_or(Newest::None, Newest::Shown);
+        node.tell(ToManager::Start { vault, newest, versions_kept: 2, generation: 1, parked: None });
+        node
+    }
+
+    /// A machine that goes on with what another one of the same zygote has parked.
+    pub(crate) fn resume(
+        vault: VaultId,
+        store: &'a RefCell<Store>,
+        clock: &'a TestClock,
+        randomness: &'a CountingRandomness,
+        parked: Vec<u8>,
+        newest: Newest,
+    ) -> Self {
+        let mut node = Self::unstarted(vault, store, clock, randomness);
+        node.tell(ToManager::Start { vault, newest, versions_kept: 2, generation: 1, parked: Some(parked) });
         node
     }
 
@@ -146,6 +184,7 @@ impl<'a> Node<'a> {
                 assert!(self.replies.insert(id, frame).is_none(), "exactly one reply for {id}");
             }
             FromManager::Open { create } => {
+                self.opens += 1;
                 let versions = self.store.borrow().load();
                 let made = self.store.borrow().key_made;
                 if !made && !create {
@@ -172,7 +211,13 @@ impl<'a> Node<'a> {
                 self.store.borrow_mut().versions.retain(|version, _| *version >= tombstone);
             }
             FromManager::Noticed(notice) => self.notices.push(notice),
+            FromManager::Parked { sealed } => self.parked = Some(sealed),
         }
+    }
+
+    /// Whether the process ever asked for its vault to be opened.
+    pub(crate) const fn has_asked_to_open(&self) -> bool {
+        self.opens > 0
     }
 
     /// Hands over what the opening that is on its way has read.
@@ -242,6 +287,14 @@ impl Device {
     pub(crate) fn with(secret: [u8; 32], vault: VaultId) -> Self {
         let signing = ed25519_dalek::SigningKey::from_bytes(&[22; 32]);
         Self { secret, vault, lock_key: [23; 32], head: None, sequence: 0, channel: None, signing }
+    }
+
+    /// The same device, in a program of its own that has no session yet.
+    pub(crate) fn clone_at(&self, node: &Node<'_>) -> Self {
+        let mut twin = Self::with(self.secret, node.vault);
+        twin.sequence = self.sequence + 100;
+        twin.head = self.head;
+        twin
     }
 
     pub(crate) fn request(&mut self, operation: Operation) -> Request {

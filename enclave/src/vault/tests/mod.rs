@@ -1,8 +1,9 @@
 //! The vault-manager's machine with simulated clock, randomness, supervisor and store.
 
 mod golden;
-mod harness;
+pub(crate) mod harness;
 mod heads;
 mod operations;
+mod parking;
 mod properties;
 mod versions;

@@ -129,7 +129,7 @@ fn stop_answers_what_is_in_flight() {
     node.auto_commit = false;
     let request = device.request(put("a", b"1"));
     let id = device.send_unanswered(&mut node, &request);
-    node.tell(ToManager::Stop);
+    node.tell(ToManager::Stop { park: false });
     assert!(!node.manager.has_ended());
     node.finish_commit();
     let hash = request_hash(request.sequence, &request.operation);

@@ -10,7 +10,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use casemate_enclave::ipc::ToManager;
+use casemate_enclave::ipc::{Newest, ToManager};
 use casemate_enclave::keys::shards::{ShardKeyring, ShardKeyringParts};
 use casemate_enclave::outside::{BlobStore, Clock, Randomness};
 use casemate_enclave::supervisor::identity::Identity;
@@ -18,6 +18,7 @@ use casemate_enclave::supervisor::log::Log;
 use casemate_enclave::supervisor::router::{self, Action, Answer, ManagerExit, Op, RequestId, Router, SlotId};
 use casemate_enclave::supervisor::vault_keys::VaultKeys;
 use casemate_enclave::vault::manager::Manager;
+use casemate_enclave::vault::parking::ParkingSecret;
 use casemate_protocol::frame::{DeviceFrame, DeviceFrameKind};
 use casemate_protocol::id::VaultId;
 use tokio::runtime::{Builder, Runtime};
@@ -78,6 +79,7 @@ struct Open {
 struct Enclave<'a> {
     router: Router,
     processes: BTreeMap<SlotId, Process<'a>>,
+    parking_secret: ParkingSecret,
     identity: Identity,
     keys: VaultKeys,
     runtime: Runtime,
@@ -158,6 +160,7 @@ impl<'a> Node<'a> {
         self.enclave = Some(Enclave {
             router: Router::new(&shared.weather.tuning, 1000, 2, shared.time.now()),
             processes: BTreeMap::new(),
+            parking_secret: ParkingSecret::random(&*randomness),
             identity: evidence::identity(self.place),
             keys: VaultKeys { keyring, store, randomness, log: Log::new(clock) },
             runtime,
@@ -307,7 +310,10 @@ impl<'a> Node<'a> {
 fn name(message: &ToManager) -> String {
     match message {
         ToManager::Start { vault, newest, .. } => {
-            format!("start {vault} at {:?}", newest.as_ref().map(|newest| newest.version))
+            format!("start {vault} at {:?}", match newest {
+                Newest::Shown(newest) => Some(newest.version),
+                Newest::None | Newest::NotAsked => None,
+            })
         }
         ToManager::Request { id, frame, .. } => {
             let kind = DeviceFrame::peek(frame).map_or("malformed", |peek| match peek.kind {
@@ -322,6 +328,6 @@ fn name(message: &ToManager) -> String {
         }
         ToManager::OpenRefused(refusal) => format!("open refused: {}", refusal.code),
         ToManager::CommitResult(result) => format!("{result:?}"),
-        ToManager::Stop => "stop".to_owned(),
+        ToManager::Stop { park } => format!("stop, park {park}"),
     }
 }

@@ -27,7 +27,7 @@ impl<'a> Node<'a> {
             number,
             // It is told who it is with its first message.
             vault: VaultId::from_bytes([0; VaultId::BYTES]),
-            manager: Manager::new(&shared.time, &*shared.randomness),
+            manager: Manager::new(&shared.time, &*shared.randomness, enclave.parking_secret.inherited()),
             hears_at: now + takes,
             speaks_at: now + takes,
             hangs: false,
@@ -54,12 +54,12 @@ impl<'a> Node<'a> {
                 process.commits = false;
                 process.gave_up = matches!(result, CommitResult::OtherWriter | CommitResult::Unknown);
             }
-            ToManager::Stop if !process.gave_up && !by_operator => {
+            ToManager::Stop { .. } if !process.gave_up && !by_operator => {
                 if !process.holds.is_empty() || process.commits {
                     findings.violation(format_args!("vault {} is evicted with work in flight", process.vault));
                 }
             }
-            ToManager::Stop | ToManager::Opened { .. } | ToManager::OpenRefused(_) => {}
+            ToManager::Stop { .. } | ToManager::Opened { .. } | ToManager::OpenRefused(_) => {}
         }
         process.hears_at = process.hears_at.max(time.now() + takes);
         let after = process.hears_at.saturating_sub(time.now());

@@ -1,0 +1,88 @@
+//! Parked sessions: kept from the end of one process of a vault until the next one goes on with them, or until the vault's idle time is
+//! over. They are sealed to the vault-managers of their vault ([`crate::vault::parking`]).
+
+use std::time::Duration;
+
+use casemate_protocol::frame::SessionId;
+use casemate_protocol::id::VaultId;
+use casemate_protocol::limits::SESSION_AGE;
+
+use super::Router;
+use super::event::{Action, SlotId};
+use super::sessions::Sessions;
+use super::slot::{Closing, HalfOpen, STOP_LIMIT, State};
+use crate::vault::parking::PARKED_BYTES;
+
+/// What one vault has parked.
+#[derive(Debug)]
+pub(super) struct Parked {
+    /// Used once: whoever says [`Open`](crate::ipc::FromManager::Open) has used it up.
+    pub(super) sealed: Vec<u8>,
+    /// The names that are in there.
+    pub(super) sessions: Sessions,
+    until: Duration,
+}
+
+impl Router {
+    /// What a vault has parked, while it is good.
+    pub(super) fn parked(&self, vault: VaultId, now: Duration) -> Option<&Parked> {
+        self.parked.peek(&vault).filter(|parked| now < parked.until)
+    }
+
+    /// Whether a frame under this name may bring a process into being.
+    pub(super) fn can_resume(&self, vault: VaultId, session: Option<SessionId>, now: Duration) -> bool {
+        let Some((parked, session)) = self.parked(vault, now).zip(session) else { return false };
+        parked.sessions.knows(&session, now)
+    }
+
+    /// A process has parked its sessions and ends: it was told to, or its vault cannot be opened now.
+    pub(super) fn park(&mut self, slot_id: SlotId, sealed: Vec<u8>, now: Duration, out: &mut Vec<Action>) {
+        let Some(slot) = self.touch(slot_id) else { return };
+        match slot.state {
+            State::Closing(Closing::Stopping { parks: true, .. }) => {}
+            // What comes meanwhile waits for the next process.
+            State::HalfOpen(HalfOpen::Ready { .. }) if slot.handed => {
+                slot.state = State::Closing(Closing::Stopping { kill_at: now + STOP_LIMIT, parks: true });
+                self.half_open.retain(|half_open| *half_open != slot_id);
+            }
+            // It was told to stop for good meanwhile.
+            State::Closing(_) => return,
+            State::HalfOpen(_) | State::Opening(_) | State::Open { .. } => {
+                return self.violation(slot_id, "sessions parked out of turn", out);
+            }
+        }
+        if sealed.len() > PARKED_BYTES {
+            return self.violation(slot_id, "more parked than fits", out);
+        }
+        let Some(slot) = self.slots.get(slot_id).filter(|_| !self.draining) else { return };
+        // Resident or parked, no key outlives the vault's idle time.
+        let until = slot.last_use + self.limits.idle.min(SESSION_AGE);
+        let parked = Parked { sealed, sessions: slot.sessions.to_be_parked(), until };
+        self.parked.put(slot.vault, parked);
+        self.trim_parked();
+    }
+
+    /// No more vaults are parked than may be resident.
+    pub(super) fn trim_parked(&mut self) {
+        while self.parked.len() > self.limits.vaults {
+            self.parked.pop_lru();
+        }
+    }
+
+    /// Forgets what nobody came for. The list is in the order of leaving, and who was used least leaves first.
+    pub(super) fn forget_parked(&mut self, now: Duration) {
+        while self.parked.peek_lru().is_some_and(|(_, parked)| now >= parked.until) {
+            self.parked.pop_lru();
+        }
+    }
+
+    /// A process that never went on with what it was handed ends: who abused a name has used up some of its failures.
+    pub(super) fn leave_parked(&mut self, slot_id: SlotId) {
+        let Some(slot) = self.slots.get(slot_id) else { return };
+        if matches!(slot.state, State::HalfOpen(_))
+            && let Some(parked) = self.parked.peek_mut(&slot.vault)
+        {
+            parked.sessions = slot.sessions.to_be_parked();
+        }
+    }
+}

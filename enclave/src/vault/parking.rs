@@ -1,0 +1,178 @@
+//! Parked sessions: what a vault-manager hands over when its place is needed, so that the vault's devices go on in the process that
+//! comes after it, without a handshake.
+//!
+//! The supervisor keeps them, sealed under a key that it never has: the zygote makes a secret of its own, each vault-manager inherits it
+//! by the fork, derives the key of its own vault and forgets the secret. Attacks stopped: a look into the supervisor's memory, which finds
+//! neither root keys nor session keys; a vault-manager that was taken over, which can open its own vault's sessions alone.
+//!
+//! What was parked is used once: a second process that went on from it would use counters again that the first has used. The supervisor
+//! forgets it when a process says [`FromManager::Open`](crate::ipc::FromManager::Open), and a process says that before it seals anything.
+
+use std::fmt;
+
+use aes_gcm::aead::{AeadInOut, KeyInit};
+use aes_gcm::{Aes256Gcm, Nonce, Tag};
+use casemate_protocol::codec;
+use casemate_protocol::head::Head;
+use casemate_protocol::id::VaultId;
+use casemate_protocol::label;
+use casemate_protocol::object::TAG_BYTES;
+use casemate_protocol::secret::Secret;
+use minicbor::{Decode, Encode};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::sessions::Session;
+use crate::outside::Randomness;
+
+/// Sessions that one vault may park, the most recently used ones.
+pub(crate) const PARKED_SESSIONS: usize = 8;
+/// The longest that they are, sealed.
+pub(crate) const PARKED_BYTES: usize = 4096;
+
+const SALT_BYTES: usize = 16;
+
+/// What the zygote makes once and every vault-manager inherits.
+#[derive(Default)]
+pub struct ParkingSecret(Zeroizing<[u8; 32]>);
+
+impl fmt::Debug for ParkingSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ParkingSecret(redacted)")
+    }
+}
+
+impl ParkingSecret {
+    /// A secret that nobody else has.
+    pub fn random(randomness: &dyn Randomness) -> Self {
+        let mut secret = Self::default();
+        randomness.fill(secret.0.as_mut_slice());
+        secret
+    }
+
+    /// What a fork leaves to a child.
+    #[must_use]
+    pub fn inherited(&self) -> Self {
+        Self(self.0.clone())
+    }
+
+    /// Takes the secret out, and leaves nothing where it was.
+    #[must_use]
+    pub fn take(&mut self) -> Self {
+        let taken = self.inherited();
+        self.0.zeroize();
+        taken
+    }
+
+    /// The key of one vault.
+    pub(super) fn key(&self, vault: VaultId) -> ParkingKey {
+        ParkingKey { vault, key: label::derive(self.0.as_slice(), vault.as_bytes(), "casemate/parking/v1", &[]) }
+    }
+}
+
+/// Seals and opens what one vault parks.
+pub(super) struct ParkingKey {
+    vault: VaultId,
+    key: Zeroizing<[u8; 32]>,
+}
+
+impl fmt::Debug for ParkingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ParkingKey(redacted)")
+    }
+}
+
+/// What is parked.
+#[derive(Debug, Encode, Decode)]
+#[cbor(map)]
+pub(super) struct Parked {
+    /// The vault's root key. The lock key, from which it was made, is not needed.
+    #[n(0)]
+    pub(super) root: Secret,
+    /// The vault's head when it was left.
+    #[n(1)]
+    pub(super) head: Head,
+    /// The sessions.
+    #[n(2)]
+    pub(super) sessions: Vec<Session>,
+}
+
+impl ParkingKey {
+    fn cipher(&self, salt: &[u8]) -> Aes256Gcm {
+        let key = label::derive(self.key.as_slice(), salt, "casemate/parked/v1", &[]);
+        Aes256Gcm::new_from_slice(key.as_slice()).expect("32 bytes")
+    }
+
+    /// Seals under a key that is used once: a fresh salt, the ciphertext, the tag.
+    pub(super) fn seal(&self, parked: &Parked, randomness: &dyn Randomness) -> Vec<u8> {
+        let mut salt = [0; SALT_BYTES];
+        randomness.fill(&mut salt);
+        let mut body = codec::encode_secret(parked);
+        let tag = self
+            .cipher(&salt)
+            .encrypt_inout_detached(&Nonce::default(), self.vault.as_bytes(), body.as_mut_slice().into())
+            .expect("a few sessions are far below AES-GCM's 64 GiB");
+        [&salt[..], &body, &tag].concat()
+    }
+
+    /// Opens what this vault parked under this zygote.
+    pub(super) fn open(&self, sealed: &[u8]) -> Option<Parked> {
+        let (salt, sealed) = sealed.split_at_checked(SALT_BYTES)?;
+        let (sealed, tag) = sealed.split_last_chunk::<TAG_BYTES>()?;
+        let mut body = Zeroizing::new(sealed.to_vec());
+        self.cipher(salt)
+            .decrypt_inout_detached(
+                &Nonce::default(),
+                self.vault.as_bytes(),
+                body.as_mut_slice().into(),
+                &Tag::from(*tag),
+            )
+            .ok()?;
+        codec::decode(&body, PARKED_BYTES).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vault::tests::harness::CountingRandomness;
+
+    fn parked() -> Parked {
+        let head = Head { version: 7, hash: [1; 32], tag: [2; 32] };
+        Parked { root: Secret::new(vec![3; 32]), head, sessions: Vec::new() }
+    }
+
+    #[test]
+    fn only_its_own_vault_under_its_own_zygote_opens_it() {
+        let randomness = CountingRandomness::default();
+        let (secret, other) = (ParkingSecret::random(&randomness), ParkingSecret::random(&randomness));
+        let (ours, theirs) = (VaultId::from_bytes([1; 20]), VaultId::from_bytes([2; 20]));
+        let sealed = secret.key(ours).seal(&parked(), &randomness);
+        let opened = secret.key(ours).open(&sealed).unwrap();
+        assert_eq!((opened.root.as_ref(), opened.head), (&[3; 32][..], parked().head));
+        assert!(secret.key(theirs).open(&sealed).is_none());
+        assert!(other.key(ours).open(&sealed).is_none());
+        assert_ne!(secret.key(ours).seal(&parked(), &randomness), sealed, "no key is used twice");
+    }
+
+    #[test]
+    fn no_bit_of_it_can_be_changed() {
+        let randomness = CountingRandomness::default();
+        let key = ParkingSecret::random(&randomness).key(VaultId::from_bytes([1; 20]));
+        let sealed = key.seal(&parked(), &randomness);
+        for bit in 0..8 * sealed.len() {
+            let mut changed = sealed.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert!(key.open(&changed).is_none(), "bit {bit}");
+        }
+        for length in 0..sealed.len() {
+            assert!(key.open(&sealed[..length]).is_none(), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn what_was_taken_is_not_there_any_more() {
+        let mut secret = ParkingSecret::random(&CountingRandomness::default());
+        let taken = secret.take();
+        assert_eq!((*secret.0, *taken.0 == [0; 32]), ([0; 32], false));
+    }
+}

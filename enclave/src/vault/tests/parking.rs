@@ -1,0 +1,219 @@
+//! Sessions that go on in another process.
+
+use casemate_protocol::error::ErrorCode;
+use casemate_protocol::frame::VaultFrame;
+use casemate_protocol::link::VersionObject;
+
+use super::harness::{Device, Node, World, code, get, put, value};
+use crate::ipc::{Newest, Notice, ToManager};
+
+impl World {
+    fn resumed(&self, node: &Node<'_>) -> Node<'_> {
+        self.resumed_at(node, Newest::NotAsked)
+    }
+
+    fn resumed_at(&self, node: &Node<'_>, newest: Newest) -> Node<'_> {
+        let parked = node.parked.clone().expect("it has parked");
+        Node::resume(node.vault, &self.store, &self.clock, &self.randomness, parked, newest)
+    }
+}
+
+fn parked(world: &World) -> (Node<'_>, Device) {
+    let (mut node, mut device) = world.created();
+    device.ask(&mut node, put("name", b"value")).unwrap();
+    node.tell(ToManager::Stop { park: true });
+    assert!(node.manager.has_ended());
+    (node, device)
+}
+
+#[test]
+fn a_device_notices_nothing() {
+    let world = World::new();
+    let (node, mut device) = parked(&world);
+    let mut next = world.resumed(&node);
+    assert_eq!(value(device.ask(&mut next, get("name"))), b"value");
+    device.ask(&mut next, put("name", b"other")).unwrap();
+    next.tell(ToManager::Stop { park: true });
+    let mut third = world.resumed(&next);
+    assert_eq!(value(device.ask(&mut third, get("name"))), b"other");
+    assert!(third.notices.is_empty());
+}
+
+#[test]
+fn nothing_is_parked_for_a_vault_that_is_to_be_closed_or_has_no_session() {
+    let world = World::new();
+    let (mut node, _) = world.created();
+    node.tell(ToManager::Stop { park: false });
+    assert!(node.manager.has_ended() && node.parked.is_none());
+    let mut node = world.node(node.vault);
+    node.tell(ToManager::Stop { park: true });
+    assert!(node.manager.has_ended() && node.parked.is_none());
+}
+
+/// A frame that was answered before its session was parked is not answered again.
+#[test]
+fn a_replay_is_one_in_the_next_process_too() {
+    let world = World::new();
+    let (mut node, mut device) = world.created();
+    let request = device.request(get("name"));
+    let frame = device.seal(&request);
+    node.send(&frame);
+    node.tell(ToManager::Stop { park: true });
+    let mut next = world.resumed(&node);
+    let id = next.send(&frame);
+    assert!(matches!(next.replies.remove(&id), Some(VaultFrame::Refused(refusal)) if refusal.code == ErrorCode::Malformed));
+    assert_eq!(next.notices, [Notice::BadFrame]);
+    assert!(next.parked.is_none() && !next.has_asked_to_open());
+}
+
+/// Before the frame has opened nothing was asked of the key service, and nothing was sealed: what was parked is as good as before.
+#[test]
+fn a_forged_frame_uses_up_nothing() {
+    let world = World::new();
+    let (node, mut device) = parked(&world);
+    let mut next = world.resumed(&node);
+    let request = device.request(get("name"));
+    let mut forged = device.seal(&request);
+    if let casemate_protocol::frame::DeviceFrame::Sealed { run, .. } = &mut forged {
+        run.ciphertext[0] ^= 1;
+    }
+    next.send(&forged);
+    assert_eq!(next.notices, [Notice::BadFrame]);
+    assert!(!next.has_asked_to_open());
+    let mut third = world.resumed(&node);
+    assert_eq!(value(device.ask(&mut third, get("name"))), b"value");
+}
+
+/// Attack: a store that goes back behind what this node has answered with. A device whose head is older could not tell.
+#[test]
+fn a_store_that_went_back_is_found_out_before_a_device_that_knows_asks() {
+    let world = World::new();
+    let (mut node, mut device) = world.created();
+    device.ask(&mut node, put("name", b"value")).unwrap();
+    node.tell(ToManager::Stop { park: true });
+    world.store.borrow_mut().versions.remove(&2);
+    device.head = None;
+    let mut next = world.resumed(&node);
+    assert_eq!(code(device.ask(&mut next, get("name"))), ErrorCode::RollbackDetected);
+    assert_eq!(next.notices, [Notice::Rollback]);
+    assert!(next.manager.has_ended() && next.parked.is_none());
+
+    let world = World::new();
+    let (node, mut device) = parked(&world);
+    world.store.borrow_mut().versions.clear();
+    let mut next = world.resumed(&node);
+    assert_eq!(code(device.ask(&mut next, get("name"))), ErrorCode::RollbackDetected);
+}
+
+#[test]
+fn another_branch_is_found_out_too() {
+    let world = World::new();
+    let (mut node, mut device) = world.created();
+    let first = world.store.borrow().clone();
+    let mut twin = device.clone_at(&node);
+    device.ask(&mut node, put("name", b"value")).unwrap();
+    node.tell(ToManager::Stop { park: true });
+    *world.store.borrow_mut() = first;
+    let mut other = world.node(node.vault);
+    let request = twin.request(put("name", b"another"));
+    twin.connect(&mut other, Some(&request)).unwrap();
+    device.head = None;
+    let mut next = world.resumed(&node);
+    assert_eq!(code(device.ask(&mut next, get("name"))), ErrorCode::ForkDetected);
+    assert_eq!(next.notices, [Notice::Fork]);
+}
+
+#[test]
+fn what_another_node_wrote_meanwhile_is_read() {
+    let world = World::new();
+    let (node, mut device) = parked(&world);
+    let mut elsewhere = world.node(node.vault);
+    let mut twin = device.clone_at(&node);
+    twin.connect(&mut elsewhere, None).unwrap();
+    twin.ask(&mut elsewhere, put("name", b"newer")).unwrap();
+    let mut next = world.resumed(&node);
+    assert_eq!(value(device.ask(&mut next, get("name"))), b"newer");
+}
+
+/// The store, the key service or the node's limits say no: the session goes on later, in yet another process.
+#[test]
+fn a_vault_that_cannot_be_opened_now_keeps_its_sessions() {
+    let world = World::new();
+    let (node, mut device) = parked(&world);
+    world.store.borrow_mut().key_made = false;
+    let mut next = world.resumed(&node);
+    assert_eq!(code(device.ask(&mut next, get("name"))), ErrorCode::NotFound);
+    assert!(next.manager.has_ended());
+    world.store.borrow_mut().key_made = true;
+    let mut third = world.resumed(&next);
+    assert_eq!(value(device.ask(&mut third, get("name"))), b"value");
+}
+
+#[test]
+fn sessions_end_with_their_lock_key() {
+    let world = World::new();
+    let (node, mut device) = parked(&world);
+    // What a turned lock key looks like from here: a newer header that commits to another root.
+    let turned = {
+        let other = World::new();
+        let mut device = Device::owner();
+        device.lock_key = [99; 32];
+        let mut node = other.node(device.vault);
+        device.create(&mut node);
+        for _ in 0..2 {
+            device.ask(&mut node, put("name", b"value")).unwrap();
+        }
+        other.store.borrow().clone()
+    };
+    world.store.borrow_mut().versions = turned.versions;
+    let mut next = world.resumed(&node);
+    assert_eq!(code(device.ask(&mut next, get("name"))), ErrorCode::SessionUnknown);
+    assert_eq!(code(device.ask(&mut next, get("name"))), ErrorCode::SessionUnknown);
+    assert!(!next.manager.has_ended(), "a handshake finds it half-open");
+}
+
+#[test]
+fn a_vault_that_was_deleted_meanwhile_says_so() {
+    let world = World::new();
+    let (node, mut device) = parked(&world);
+    let mut elsewhere = world.node(node.vault);
+    let mut twin = device.clone_at(&node);
+    twin.connect(&mut elsewhere, None).unwrap();
+    twin.ask(&mut elsewhere, casemate_protocol::request::Operation::DeleteVault).unwrap();
+    let mut next = world.resumed(&node);
+    assert_eq!(code(device.ask(&mut next, get("name"))), ErrorCode::Deleted);
+    // Whoever comes by a handshake sees the tombstone first; nothing of what was parked is taken up then.
+    let (version, bytes) = world.store.borrow().versions.last_key_value().map(|(v, b)| (*v, b.clone())).unwrap();
+    let mut tombstone = world.resumed_at(&node, Newest::Shown(VersionObject { version, bytes }));
+    assert_eq!(code(device.ask(&mut tombstone, get("name"))), ErrorCode::SessionUnknown);
+}
+
+/// A handshake and a parked session come to the same process.
+#[test]
+fn a_handshake_beside_a_parked_session() {
+    let world = World::new();
+    let (node, mut device) = parked(&world);
+    let (version, bytes) = world.store.borrow().versions.last_key_value().map(|(v, b)| (*v, b.clone())).unwrap();
+    let mut next = world.resumed_at(&node, Newest::Shown(VersionObject { version, bytes }));
+    let mut twin = device.clone_at(&node);
+    let request = twin.request(get("name"));
+    assert_eq!(value(twin.connect(&mut next, Some(&request))), b"value");
+    assert_eq!(value(device.ask(&mut next, get("name"))), b"value");
+    // And where the store was not asked before, a handshake is told to come again.
+    let mut resumed = world.resumed(&node);
+    let refused = twin.connect(&mut resumed, None);
+    assert_eq!(code(refused), ErrorCode::Busy);
+}
+
+/// Garbage instead of what was parked, or what another zygote's process parked: a process like any other.
+#[test]
+fn what_does_not_open_is_not_taken_up() {
+    let world = World::new();
+    let (mut node, mut device) = parked(&world);
+    if let Some(sealed) = node.parked.as_mut() {
+        sealed[20] ^= 1;
+    }
+    let mut next = world.resumed(&node);
+    assert_eq!(code(device.ask(&mut next, get("name"))), ErrorCode::SessionUnknown);
+    assert!(!next.has_asked_to_open());
+}
