@@ -95,7 +95,9 @@ impl Manager<'_> {
                     NewestHeader::Shown(header) if entrant.is_listed(self.vault, header) => false,
                     NewestHeader::Shown(_) => return self.turn_away_stranger(entrant),
                     // The parked session that this process is for has the vault open in a moment, or the process ends in a second.
-                    NewestHeader::NotAsked => return self.turn_away(entrant, Refusal::retry(ErrorCode::Busy, RESUMING_MS)),
+                    NewestHeader::NotAsked => {
+                        return self.turn_away(entrant, Refusal::retry(ErrorCode::Busy, RESUMING_MS));
+                    }
                 };
                 self.phase = Phase::Loading { waiting: vec![entrant], open: None };
                 self.out.push(FromManager::Open { create });

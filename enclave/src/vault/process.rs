@@ -7,6 +7,7 @@ use super::parking::ParkingSecret;
 use crate::heap;
 use crate::manager_socket::ManagerSocket;
 use crate::system::{OsRandomness, SystemClock};
+use crate::zygote::leave;
 
 /// Serves one vault until the supervisor stops it or goes away. The process ends with it; memory is wiped by its types and gone
 /// with the process.
@@ -18,15 +19,15 @@ pub fn run(socket: OwnedFd, parking_secret: ParkingSecret) -> ! {
     loop {
         for message in manager.take_output() {
             if socket.send(&message).is_err() {
-                std::process::exit(1);
+                leave(1);
             }
         }
         if manager.has_ended() {
-            std::process::exit(0);
+            leave(0);
         }
         match socket.recv() {
             Ok(message) => manager.handle(message),
-            Err(_) => std::process::exit(1),
+            Err(_) => leave(1),
         }
     }
 }

@@ -20,6 +20,7 @@ mod process;
 use nix::errno::Errno;
 
 pub use handle::{Zygote, ZygoteError};
+pub use process::leave;
 
 use crate::sandbox::Layer;
 use crate::vault::parking::ParkingSecret;

@@ -27,13 +27,11 @@ impl Router {
         !self.memory_pressure || self.residents.is_empty() || self.evict_one(now, out)
     }
 
-    /// Evicts the least recently used idle vault.
+    /// Evicts the idle vault that is to leave first.
     fn evict_one(&mut self, now: Duration, out: &mut Vec<Action>) -> bool {
         let idle = |slot_id: &SlotId| self.slots.get(*slot_id).is_some_and(super::slot::Slot::is_idle);
         // Busy ones are passed over; there are no more of them than requests in flight and writes.
-        let Some(candidate) = self.residents.iter().rev().map(|(slot_id, ())| *slot_id).find(idle) else {
-            return false;
-        };
+        let Some(candidate) = self.residents.leaving().find(idle) else { return false };
         self.evict(candidate, true, now, out);
         true
     }
@@ -51,9 +49,7 @@ impl Router {
             let slot = self.slots.get(*slot_id);
             slot.is_some_and(|slot| now.saturating_sub(slot.last_use) >= self.limits.idle)
         };
-        // The list is in the order of use: behind the first that was used lately there are none.
-        let over: Vec<_> = self.residents.iter().rev().map(|(slot_id, ())| *slot_id).take_while(is_over).collect();
-        for slot_id in over {
+        for slot_id in self.residents.over(is_over) {
             if self.slots.get(slot_id).is_some_and(super::slot::Slot::is_idle) {
                 self.evict(slot_id, false, now, out);
             }

@@ -64,6 +64,10 @@ impl Router {
             out.push(Action::LoadNewest { slot, op, vault });
         }
         self.enqueue(slot, id, pending, now, out);
+        if resumes {
+            // Behind who it is, and before it can ask.
+            self.deliver_waiting(slot, now, out);
+        }
     }
 
     pub(super) fn spawned(&mut self, slot_id: SlotId, pid: u32) {
@@ -225,7 +229,7 @@ impl Router {
         let writing = slot.commit.as_ref().map(super::commit::Commit::deadline);
         let kill_at = [last, writing].into_iter().flatten().fold(now, Duration::max) + STOP_LIMIT;
         slot.state = State::Closing(Closing::Stopping { kill_at, parks });
-        self.residents.pop(&slot_id);
+        self.residents.leave(slot_id);
         out.push(Action::Send { slot: slot_id, message: ToManager::Stop { park: parks } });
     }
 
@@ -247,7 +251,7 @@ impl Router {
         let keep_waiting = matches!(slot.state, State::Closing(_));
         slot.state = State::Closing(closing);
         self.half_open.retain(|half_open| *half_open != slot_id);
-        self.residents.pop(&slot_id);
+        self.residents.leave(slot_id);
         self.answer_all(slot_id, refusal, keep_waiting, out);
         if let Some(slot) = self.touch(slot_id)
             && let Some(commit) = slot.commit.take()
@@ -259,6 +263,10 @@ impl Router {
     pub(super) fn spawn_failed(&mut self, slot_id: SlotId, now: Duration, out: &mut Vec<Action>) {
         log(LogLevel::Error, LogEvent::ManagerCrashed, None, out);
         let refusal = self.busy();
+        if let Some(slot) = self.touch(slot_id) {
+            // What was sent to it nobody has received.
+            slot.requests.values_mut().for_each(|pending| pending.stage = Stage::Waiting);
+        }
         self.gone(slot_id, Some(&refusal), now, out);
     }
 

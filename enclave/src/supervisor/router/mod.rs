@@ -25,6 +25,7 @@ mod opening;
 mod overload;
 mod parking;
 mod requests;
+mod residents;
 mod sessions;
 mod slot;
 mod timing;
@@ -63,6 +64,7 @@ use super::stages::Stages;
 use crate::ipc::Notice;
 use overload::Overload;
 use parking::Parked;
+use residents::Residents;
 use slot::{Pending, Slot, Slots};
 
 /// Slots beyond residents and half-open vaults: processes that are on their way out.
@@ -102,8 +104,8 @@ pub struct Router {
     vaults: HashMap<VaultId, SlotId>,
     /// Half-open vaults, oldest first.
     half_open: VecDeque<SlotId>,
-    /// Resident vaults (opening or open), least recently used last.
-    residents: LruCache<SlotId, ()>,
+    /// Resident vaults, opening or open.
+    residents: Residents,
     /// Sessions of vaults that had to leave, in the order in which they left.
     parked: LruCache<VaultId, Parked>,
     /// Callers that wait, by deadline.
@@ -150,7 +152,7 @@ impl Router {
             slots: Slots::default(),
             vaults: HashMap::new(),
             half_open: VecDeque::new(),
-            residents: LruCache::unbounded(),
+            residents: Residents::default(),
             parked: LruCache::unbounded(),
             deadlines: BTreeMap::new(),
             in_flight_bytes: 0,

@@ -53,7 +53,7 @@ impl Router {
         if !reload {
             self.half_open.retain(|half_open| *half_open != slot_id);
         }
-        self.residents.put(slot_id, ());
+        self.residents.enter(slot_id);
         // The key service's answer is waited for together with the store's.
         out.push(Action::WarmShardKey { shard: vault.shard(), generation: GENERATION });
         out.push(Action::Load { slot: slot_id, op, vault });
@@ -184,7 +184,7 @@ impl Router {
             slot.state = State::Open { static_key };
         } else {
             slot.state = State::HalfOpen(HalfOpen::Ready { static_key });
-            self.residents.pop(&slot_id);
+            self.residents.leave(slot_id);
             self.half_open.push_back(slot_id);
         }
         self.refuse_open(slot_id, refusal, now, out);

@@ -43,6 +43,10 @@ fn handed(stage: &Stage) -> Option<(Newest, Option<Vec<u8>>)> {
     })
 }
 
+fn is_given(stage: &Stage, request: u64) -> bool {
+    stage.has(|action| matches!(action, Action::Send { message: ToManager::Request { id, .. }, .. } if *id == request))
+}
+
 #[test]
 fn a_frame_of_a_parked_session_brings_the_vault_back_without_a_handshake() {
     let mut stage = stage();
@@ -52,11 +56,8 @@ fn a_frame_of_a_parked_session_brings_the_vault_back_without_a_handshake() {
     assert_eq!(handed(&stage), Some((Newest::NotAsked, Some(b"sealed".to_vec()))));
     assert!(!stage.has(|action| matches!(action, Action::LoadNewest { .. })), "the store is asked once, for all of it");
     let slot = stage.slot(vault(1));
+    assert!(is_given(&stage, read), "the frame is there before the process is");
     stage.from(slot, FromManager::Ready { static_key: [8; 32] });
-    assert!(stage.has(|action| matches!(
-        action,
-        Action::Send { message: ToManager::Request { id, .. }, .. } if *id == read
-    )));
     // Its sessions are used up, whatever becomes of this process.
     stage.from(slot, FromManager::Open { create: false });
     stage.event(Event::Exited { slot, exit: ManagerExit::Signal(9) });
@@ -88,10 +89,7 @@ fn a_strangers_handshake_takes_no_session_from_its_device() {
     push_out(&mut stage, vault(1), vault(2), b"sealed");
     let slot = stage.ready(vault(1));
     let read = stage.request(vault(1), Sealed);
-    assert!(stage.has(|action| matches!(
-        action,
-        Action::Send { slot: to, message: ToManager::Request { id, .. } } if *to == slot && *id == read
-    )));
+    assert!(is_given(&stage, read));
     stage.after(slot::HALF_OPEN_LIFE);
     assert!(stage.is_killed(slot));
     stage.event(Event::Exited { slot, exit: ManagerExit::Signal(9) });
@@ -111,12 +109,20 @@ fn what_comes_while_a_vault_leaves_waits_for_the_next_process() {
     stage.from(slot, FromManager::Parked { sealed: b"sealed".to_vec() });
     stage.event(Event::Exited { slot, exit: ManagerExit::Status(0) });
     assert_eq!(handed(&stage), Some((Newest::NotAsked, Some(b"sealed".to_vec()))));
-    let next = stage.slot(vault(1));
-    stage.from(next, FromManager::Ready { static_key: [8; 32] });
-    assert!(stage.has(|action| matches!(
-        action,
-        Action::Send { message: ToManager::Request { id, .. }, .. } if *id == read
-    )));
+    assert!(is_given(&stage, read));
+}
+
+#[test]
+fn a_process_that_never_was_has_executed_nothing() {
+    let mut stage = stage();
+    stage.open(vault(1));
+    push_out(&mut stage, vault(1), vault(2), b"sealed");
+    let read = stage.request(vault(1), Sealed);
+    let slot = stage.slot(vault(1));
+    stage.event(Event::SpawnFailed { slot });
+    assert_eq!(stage.refusal(read), Some(ErrorCode::Busy));
+    stage.request(vault(1), Sealed);
+    assert_eq!(handed(&stage), Some((Newest::NotAsked, Some(b"sealed".to_vec()))));
 }
 
 #[test]

@@ -92,18 +92,24 @@ impl Router {
         }
     }
 
-    /// Sends a waiting request to its process, which is ready.
+    /// Sends a waiting request to its process, which is ready, or goes on with the session that it is in.
     pub(super) fn deliver(&mut self, slot_id: SlotId, id: RequestId, now: Duration, out: &mut Vec<Action>) {
         let Some(slot) = self.touch(slot_id) else { return };
-        let (vault, Some(static_key)) = (slot.vault, slot.serving_key()) else { return };
+        let (vault, static_key) = (slot.vault, slot.serving_key());
         let Some(pending) = slot.requests.get_mut(&id) else { return };
         pending.stage = Stage::Sent(now);
         let waited = now.saturating_sub(pending.arrived);
         let deadline_ms = milliseconds(pending.deadline.saturating_sub(now));
         let frame = std::mem::take(&mut pending.frame);
-        out.push(match pending.kind {
-            DeviceFrameKind::Hello => Action::SendHello { slot: slot_id, vault, static_key, id, deadline_ms, frame },
-            DeviceFrameKind::Finish | DeviceFrameKind::Sealed => {
+        out.push(match (pending.kind, static_key) {
+            (DeviceFrameKind::Hello, Some(static_key)) => {
+                Action::SendHello { slot: slot_id, vault, static_key, id, deadline_ms, frame }
+            }
+            (DeviceFrameKind::Hello, None) => {
+                debug_assert!(false, "a handshake waits until the process is ready");
+                return;
+            }
+            (DeviceFrameKind::Finish | DeviceFrameKind::Sealed, _) => {
                 let message = ToManager::Request { id, deadline_ms, frame, credentials: None };
                 Action::Send { slot: slot_id, message }
             }
@@ -180,7 +186,7 @@ impl Router {
             Some(session) => {
                 slot.sessions.prove(session, now);
                 slot.last_use = now;
-                self.residents.promote(&slot_id);
+                self.residents.used(slot_id, self.limits.vaults);
             }
         }
     }

@@ -479,7 +479,7 @@ impl World {
                 .sum::<usize>();
             assert_eq!(slot.bytes, slot.requests.values().map(|pending| pending.bytes).sum::<usize>());
             let resident = matches!(slot.state, State::Opening(_) | State::Open { .. });
-            assert_eq!(router.residents.contains(&id), resident);
+            assert_eq!(router.residents.contains(id), resident);
             let half_open = matches!(slot.state, State::HalfOpen(_));
             assert_eq!(router.half_open.iter().filter(|other| **other == id).count(), usize::from(half_open));
             assert!(!half_open || self.now < slot.half_open_until, "half-open for too long");

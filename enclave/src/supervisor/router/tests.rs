@@ -174,9 +174,10 @@ fn from_hello_to_reply() {
     stage.event(Event::Spawned { slot, pid: 7 });
     assert!(stage.out.is_empty());
     stage.event(Event::Newest { slot, op, result: Ok(Some(VersionObject { version: 3, bytes: vec![3] })) });
-    assert!(
-        stage.has(|action| matches!(action, Action::Send { message: ToManager::Start { newest: Newest::Shown(_), .. }, .. }))
-    );
+    assert!(stage.has(|action| matches!(
+        action,
+        Action::Send { message: ToManager::Start { newest: Newest::Shown(_), .. }, .. }
+    )));
     stage.from(slot, FromManager::Ready { static_key: [8; 32] });
     let expected_key = [8; 32];
     assert!(stage.has(|action| matches!(action,
@@ -242,7 +243,12 @@ fn an_id_without_objects_is_read_once() {
         "the negative cache stands in for the store"
     );
     let slot = stage.slot(a);
-    assert!(stage.has(|action| matches!(action, Action::Send { message: ToManager::Start { newest: Newest::None, .. }, .. })));
+    assert!(
+        stage.has(|action| matches!(
+            action,
+            Action::Send { message: ToManager::Start { newest: Newest::None, .. }, .. }
+        ))
+    );
     stage.from(slot, FromManager::Ready { static_key: [8; 32] });
     stage.from(slot, FromManager::Reply { id: hello, frame: welcome(SESSION) });
     stage.request(a, Finish);

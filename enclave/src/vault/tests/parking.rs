@@ -61,7 +61,9 @@ fn a_replay_is_one_in_the_next_process_too() {
     node.tell(ToManager::Stop { park: true });
     let mut next = world.resumed(&node);
     let id = next.send(&frame);
-    assert!(matches!(next.replies.remove(&id), Some(VaultFrame::Refused(refusal)) if refusal.code == ErrorCode::Malformed));
+    assert!(
+        matches!(next.replies.remove(&id), Some(VaultFrame::Refused(refusal)) if refusal.code == ErrorCode::Malformed)
+    );
     assert_eq!(next.notices, [Notice::BadFrame]);
     assert!(next.parked.is_none() && !next.has_asked_to_open());
 }

@@ -310,10 +310,13 @@ impl<'a> Node<'a> {
 fn name(message: &ToManager) -> String {
     match message {
         ToManager::Start { vault, newest, .. } => {
-            format!("start {vault} at {:?}", match newest {
-                Newest::Shown(newest) => Some(newest.version),
-                Newest::None | Newest::NotAsked => None,
-            })
+            format!(
+                "start {vault} at {:?}",
+                match newest {
+                    Newest::Shown(newest) => Some(newest.version),
+                    Newest::None | Newest::NotAsked => None,
+                }
+            )
         }
         ToManager::Request { id, frame, .. } => {
             let kind = DeviceFrame::peek(frame).map_or("malformed", |peek| match peek.kind {
