@@ -235,4 +235,7 @@ pub enum Notice {
     /// A frame was for a session that is not there.
     #[n(9)]
     SessionUnknown,
+    /// A handshake ended with a refusal; nothing of its session is kept.
+    #[n(10)]
+    TurnedAway,
 }

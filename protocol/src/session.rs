@@ -274,6 +274,9 @@ impl Channel {
         // One allocation, in which each part is sealed where it stands: growing would leave plaintext behind.
         let mut ciphertext = Vec::with_capacity(padded_len + count * (POSITION_BYTES + TAG_BYTES));
         let (mut rest, mut left) = (plaintext, padded_len);
+        // Used up before anything is sealed, whatever becomes of it.
+        let first = self.send_counter;
+        self.send_counter += count_u64;
         for index in 0..count_byte {
             let start = ciphertext.len();
             let end = start + POSITION_BYTES + left.min(CONTENT);
@@ -286,16 +289,15 @@ impl Channel {
             rest = later;
             ciphertext.extend_from_slice(content);
             ciphertext.resize(end, 0);
-            let counter = self.send_counter + u64::from(index);
-            let tag = cipher
-                .encrypt_in_place_detached(&nonce(counter), &[], &mut ciphertext[start..])
-                .map_err(|_| SessionError::TooLarge)?;
+            let nonce = nonce(first + u64::from(index));
+            let Ok(tag) = cipher.encrypt_in_place_detached(&nonce, &[], &mut ciphertext[start..]) else {
+                ciphertext.zeroize();
+                return Err(SessionError::TooLarge);
+            };
             ciphertext.extend_from_slice(&tag);
         }
         debug_assert_eq!(ciphertext.len(), ciphertext.capacity());
-        let counter = self.send_counter;
-        self.send_counter += count_u64;
-        Ok(SealedRun { counter, ciphertext })
+        Ok(SealedRun { counter: first, ciphertext })
     }
 
     /// Opens a run. Attacks stopped: replayed or stale counters; parts left out, added, exchanged or taken from the middle of

@@ -391,7 +391,7 @@ impl Shell {
                 let _ = answer.send(self.router.vaults(by, limit, self.clock.monotonic()));
             }
             Command::Evict(vault, answer) => {
-                if self.router.holds(vault) {
+                if self.router.holds(vault) || self.router.has_parked(vault) {
                     self.evictions.push((vault, answer));
                 } else {
                     let _ = answer.send(false);

@@ -118,11 +118,17 @@ impl Manager<'_> {
 
     /// Refuses inside the session that the handshake made; nothing of it is kept. Who is not let in learns no head: it would say
     /// that a version has opened for this device.
-    fn turn_away(&mut self, mut entrant: Entrant, refusal: Refusal) {
+    fn turn_away(&mut self, entrant: Entrant, refusal: Refusal) {
+        self.turn_away_as(entrant, refusal, Notice::TurnedAway);
+    }
+
+    /// With `notice` in front of the answer, which tells the supervisor that the answer proves nothing of who asked: one for each.
+    fn turn_away_as(&mut self, mut entrant: Entrant, refusal: Refusal, notice: Notice) {
         // Whether the head that it holds is one cannot be told without the vault's key; its owner knows.
         if refusal.code == ErrorCode::NotFound && entrant.head.is_some() {
             self.out.push(FromManager::Noticed(Notice::Vanished));
         }
+        self.out.push(FromManager::Noticed(notice));
         let reply = Reply { request_hash: entrant.hash, head: None, outcome: Outcome::Refused(refusal) };
         match entrant.channel.seal(&codec::encode_secret(&reply)) {
             Ok(run) => self.reply(entrant.id, &VaultFrame::Sealed { run }),
@@ -143,15 +149,13 @@ impl Manager<'_> {
     }
 
     fn turn_away_stranger(&mut self, entrant: Entrant) {
-        self.out.push(FromManager::Noticed(Notice::Stranger));
-        self.turn_away(entrant, ErrorCode::NotAuthorised.into());
+        self.turn_away_as(entrant, ErrorCode::NotAuthorised.into(), Notice::Stranger);
     }
 
     /// Tells an entrant whose lock key is not the vault's where the new one is.
     fn lock_out(&mut self, entrant: Entrant, copy: Option<LockCopy>) {
-        self.out.push(FromManager::Noticed(Notice::LockTurned));
         let refusal = Refusal { lock_copy: copy.map(Box::new), ..Refusal::new(ErrorCode::LockTurned) };
-        self.turn_away(entrant, refusal);
+        self.turn_away_as(entrant, refusal, Notice::LockTurned);
     }
 
     /// Judges an entrant against the open vault's sealed device list and lock key, and serves its first request.
@@ -216,6 +220,7 @@ impl Manager<'_> {
         if let Some(open) = open {
             return self.reloaded(open, waiting, versions);
         }
+        self.take_up();
         if let Some(held) = self.held.take() {
             return self.open_with_parked(&held, waiting, &vault_key, versions);
         }
@@ -252,6 +257,7 @@ impl Manager<'_> {
                     }
                 }
                 self.sessions.retain(|device| vault.state.device(device).is_some());
+                self.refuse_without_session();
                 self.phase = Phase::Idle(Box::new(vault));
                 self.enter_all(waiting);
                 self.release_queue();
@@ -270,7 +276,7 @@ impl Manager<'_> {
                 self.turn_all_away(waiting, &ErrorCode::Deleted.into());
                 self.fail_queue(&ErrorCode::Deleted.into());
             }
-            // Nothing at all is shown of a vault that was open here.
+            // As when it is not there: a creation has made the supervisor look for it.
             Err(ChainError::Corrupt) if versions.is_empty() => {
                 self.out.push(FromManager::Noticed(Notice::Rollback));
                 self.fail_opening(waiting, ErrorCode::RollbackDetected);
@@ -327,6 +333,11 @@ impl Manager<'_> {
             self.enter_all(waiting);
             self.fail_queue(refusal);
         } else {
+            // Attack stopped: a store that shows nothing at all of a vault that was open here.
+            if refusal.code == ErrorCode::NotFound && self.held.is_some() {
+                self.out.push(FromManager::Noticed(Notice::Rollback));
+                return self.fail_opening(waiting, ErrorCode::RollbackDetected);
+            }
             self.turn_all_away(waiting, refusal);
             self.fail_queue(refusal);
             // The next handshake finds a process that has not looked at the store yet, the next frame of a session one that goes on with it.

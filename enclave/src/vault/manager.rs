@@ -110,6 +110,9 @@ pub struct Manager<'a> {
     /// The zygote's secret, until this process knows its vault.
     parking_secret: ParkingSecret,
     parking_key: Option<ParkingKey>,
+    /// What the process before this one left, sealed.
+    parked: Option<Vec<u8>>,
+    /// The same, taken up.
     pub(super) held: Option<Held>,
     queue: VecDeque<Pending>,
     pending_audit: Vec<([u8; 32], AuditEvent)>,
@@ -138,6 +141,7 @@ impl<'a> Manager<'a> {
             sessions: Sessions::default(),
             parking_secret,
             parking_key: None,
+            parked: None,
             held: None,
             queue: VecDeque::new(),
             pending_audit: Vec::new(),
@@ -165,7 +169,7 @@ impl<'a> Manager<'a> {
                 self.vault = vault;
                 self.versions_kept = versions_kept;
                 self.generation = generation;
-                self.start(&newest, parked.as_deref());
+                self.start(&newest, parked);
             }
             ToManager::Request { id, deadline_ms, frame, credentials } => {
                 let expires_at = self.clock.monotonic() + Duration::from_millis(deadline_ms.into());
@@ -184,7 +188,7 @@ impl<'a> Manager<'a> {
         }
     }
 
-    fn start(&mut self, newest: &Newest, parked: Option<&[u8]>) {
+    fn start(&mut self, newest: &Newest, parked: Option<Vec<u8>>) {
         let key = self.parking_secret.take().key(self.vault);
         let newest = match newest {
             Newest::None => NewestHeader::None,
@@ -205,13 +209,18 @@ impl<'a> Manager<'a> {
             },
         };
         self.phase = Phase::HalfOpen { newest };
-        if let Some(parked) = parked.and_then(|sealed| key.open(sealed))
-            && let Some(root) = RootKey::from_secret(self.vault, &parked.root)
-        {
-            self.held = Some(Held { root, head: parked.head });
-            self.sessions.resume(parked.sessions);
-        }
         self.parking_key = Some(key);
+        self.parked = parked;
+    }
+
+    /// Takes up what was parked, once: not before somebody names a session that this process does not know, so that a stranger's handshake
+    /// brings no key into memory.
+    pub(super) fn take_up(&mut self) {
+        let (Some(parked), Some(key)) = (self.parked.take(), &self.parking_key) else { return };
+        let Some(parked) = key.open(&parked) else { return };
+        let Some(root) = RootKey::from_secret(self.vault, &parked.root) else { return };
+        self.held = Some(Held { root, head: parked.head });
+        self.sessions.resume(parked.sessions);
     }
 
     /// Ends, and parks what the process that comes next needs to go on, if that is wanted and possible: a vault that is open, or one that
@@ -270,7 +279,11 @@ impl<'a> Manager<'a> {
     }
 
     fn sealed(&mut self, id: u64, expires_at: Duration, session_id: SessionId, run: &SealedRun) {
-        let Some(session) = self.sessions.get(&session_id, self.clock.monotonic()) else {
+        let now = self.clock.monotonic();
+        if matches!(self.phase, Phase::HalfOpen { .. }) && self.sessions.get(&session_id, now).is_none() {
+            self.take_up();
+        }
+        let Some(session) = self.sessions.get(&session_id, now) else {
             return self.session_unknown(id);
         };
         let device = session.device;
@@ -332,12 +345,22 @@ impl<'a> Manager<'a> {
         }
     }
 
+    /// Refuses what waits in sessions that are not there any more.
+    pub(super) fn refuse_without_session(&mut self) {
+        let now = self.clock.monotonic();
+        for pending in mem::take(&mut self.queue) {
+            if self.sessions.get(&pending.session, now).is_some() {
+                self.queue.push_back(pending);
+            } else {
+                self.refuse(pending.id, ErrorCode::SessionUnknown.into());
+            }
+        }
+    }
+
     /// What waits in sessions that have ended with the lock key under which they began: their devices make new ones.
     pub(super) fn end_sessions(&mut self) {
         self.sessions.clear();
-        for pending in mem::take(&mut self.queue) {
-            self.refuse(pending.id, ErrorCode::SessionUnknown.into());
-        }
+        self.refuse_without_session();
     }
 
     // ---- requests -----------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ use crate::zygote::leave;
 /// with the process.
 pub fn run(socket: OwnedFd, parking_secret: ParkingSecret) -> ! {
     heap::be_thrifty();
-    let (clock, randomness) = (SystemClock::new(), OsRandomness);
+    let (clock, randomness) = (SystemClock::of_the_machine(), OsRandomness);
     let mut socket = ManagerSocket::new(socket);
     let mut manager = Manager::new(&clock, &randomness, parking_secret);
     loop {

@@ -93,7 +93,7 @@ impl Sessions {
 
     /// Goes on with sessions that another process of this vault has parked. There are none yet.
     pub fn resume(&mut self, parked: Vec<Session>) {
-        debug_assert!(self.established.is_empty());
+        debug_assert!(self.established.is_empty(), "nobody is let in before the vault is open");
         self.established = parked;
         self.established.truncate(SESSIONS);
     }

@@ -49,7 +49,9 @@ impl Router {
             let slot = self.slots.get(*slot_id);
             slot.is_some_and(|slot| now.saturating_sub(slot.last_use) >= self.limits.idle)
         };
-        for slot_id in self.residents.over(is_over) {
+        // All of them: who lost a protected place is among the last on probation, whenever it was used.
+        let over: Vec<_> = self.residents.leaving().filter(is_over).collect();
+        for slot_id in over {
             if self.slots.get(slot_id).is_some_and(super::slot::Slot::is_idle) {
                 self.evict(slot_id, false, now, out);
             }
@@ -82,6 +84,7 @@ impl Router {
 
     /// The limit may have become smaller.
     pub(super) fn shrink(&mut self, now: Duration, out: &mut Vec<Action>) {
+        self.residents.shrink(self.limits.vaults);
         while self.residents.len() > self.limits.vaults && self.evict_one(now, out) {}
         self.trim_parked();
     }

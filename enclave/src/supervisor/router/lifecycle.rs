@@ -45,9 +45,7 @@ impl Router {
         let op = self.op();
         let mut slot = Slot::new(vault, op, now);
         let resumes = pending.kind == DeviceFrameKind::Sealed;
-        if resumes {
-            slot.half_open_until = now + RESUMING_LIFE;
-        }
+        slot.resumes = resumes;
         if let Some(parked) = self.parked(vault, now) {
             slot.sessions = parked.sessions.clone();
         }
@@ -127,6 +125,11 @@ impl Router {
             State::HalfOpen(HalfOpen::Preparing { static_key: static_key @ None, .. }) => *static_key = Some(key),
             State::HalfOpen(HalfOpen::Starting) => {
                 slot.state = State::HalfOpen(HalfOpen::Ready { static_key: key });
+                if slot.resumes {
+                    slot.half_open_until = now + RESUMING_LIFE;
+                }
+                // A frame that was there before the process was has not been worked on until now.
+                slot.released = now;
                 let made_ready = now.saturating_sub(slot.born);
                 slot.made_ready = made_ready;
                 self.stages.note(Timed::Spawn, made_ready);
@@ -163,7 +166,7 @@ impl Router {
     fn doubt(&mut self, slot_id: SlotId, notice: Notice, now: Duration) {
         let Some(slot) = self.slots.get_mut(slot_id) else { return };
         match notice {
-            Notice::BadFrame | Notice::SessionUnknown | Notice::Stranger => {}
+            Notice::BadFrame | Notice::SessionUnknown | Notice::Stranger | Notice::TurnedAway => {}
             Notice::LockTurned => {
                 let tries = || TokenBucket::with_burst(LOCKOUTS_PER_SECOND, LOCKOUTS);
                 let wrong_keys = self.lockouts.get_or_insert_mut(slot.vault, tries);
@@ -195,7 +198,8 @@ impl Router {
             | Notice::HeadInvalid
             | Notice::Vanished
             | Notice::LockTurned
-            | Notice::SessionUnknown => {}
+            | Notice::SessionUnknown
+            | Notice::TurnedAway => {}
         }
     }
 
@@ -216,7 +220,12 @@ impl Router {
     /// Lets a process end by itself: it answers what it holds first, and parks its sessions if it may.
     pub(super) fn stop(&mut self, slot_id: SlotId, parks: bool, now: Duration, out: &mut Vec<Action>) {
         let Some(slot) = self.touch(slot_id) else { return };
-        match &slot.state {
+        match &mut slot.state {
+            // It may have been leaving for want of a place, and is to be closed now.
+            State::Closing(Closing::Stopping { parks: may_park, .. }) => {
+                *may_park &= parks;
+                return;
+            }
             State::Closing(_) => return,
             // Nothing is promised to anybody yet.
             State::HalfOpen(_) | State::Opening(_) => {
@@ -265,7 +274,9 @@ impl Router {
         let refusal = self.busy();
         if let Some(slot) = self.touch(slot_id) {
             // What was sent to it nobody has received.
-            slot.requests.values_mut().for_each(|pending| pending.stage = Stage::Waiting);
+            for pending in slot.requests.values_mut().filter(|pending| matches!(pending.stage, Stage::Sent(_))) {
+                pending.stage = Stage::Waiting;
+            }
         }
         self.gone(slot_id, Some(&refusal), now, out);
     }

@@ -253,6 +253,11 @@ impl Router {
         slot.is_some_and(|slot| !matches!(slot.state, slot::State::Closing(_)))
     }
 
+    /// Whether a vault's sessions are kept for the process that comes next.
+    pub fn has_parked(&self, vault: VaultId) -> bool {
+        self.parked.contains(&vault)
+    }
+
     /// Whether a vault is on its way out.
     pub fn is_closing(&self, vault: VaultId) -> bool {
         self.vaults.contains_key(&vault) && !self.holds(vault)

@@ -69,10 +69,12 @@ impl Router {
         }
     }
 
-    /// Forgets what nobody came for. The list is in the order of leaving, and who was used least leaves first.
+    /// Forgets what nobody came for.
     pub(super) fn forget_parked(&mut self, now: Duration) {
-        while self.parked.peek_lru().is_some_and(|(_, parked)| now >= parked.until) {
-            self.parked.pop_lru();
+        let over = self.parked.iter().filter(|(_, parked)| now >= parked.until);
+        let over: Vec<_> = over.map(|(vault, _)| *vault).collect();
+        for vault in over {
+            self.parked.pop(&vault);
         }
     }
 
@@ -82,7 +84,7 @@ impl Router {
         if matches!(slot.state, State::HalfOpen(_))
             && let Some(parked) = self.parked.peek_mut(&slot.vault)
         {
-            parked.sessions = slot.sessions.to_be_parked();
+            parked.sessions.learn_from(&slot.sessions);
         }
     }
 }

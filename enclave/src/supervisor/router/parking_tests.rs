@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use casemate_protocol::error::ErrorCode;
-use casemate_protocol::frame::DeviceFrameKind::{Finish, Sealed};
+use casemate_protocol::frame::DeviceFrameKind::{self, Finish, Sealed};
 use casemate_protocol::id::VaultId;
 use casemate_protocol::link::Tuning;
 
 use super::simulation::vault;
-use super::tests::Stage;
+use super::tests::{Stage, welcome};
 use super::*;
-use crate::ipc::{FromManager, Newest, ToManager};
+use crate::ipc::{FromManager, Newest, Notice, ToManager};
 use crate::vault::parking::PARKED_BYTES;
 
 const ROOM_FOR_ONE: u32 = 1;
@@ -66,20 +66,67 @@ fn a_frame_of_a_parked_session_brings_the_vault_back_without_a_handshake() {
 }
 
 #[test]
-fn a_frame_that_does_not_open_uses_up_nothing_but_a_second() {
+fn a_frame_that_does_not_open_uses_up_nothing() {
     let mut stage = stage();
     stage.open(vault(1));
     push_out(&mut stage, vault(1), vault(2), b"sealed");
     for _ in 0..3 {
-        stage.request(vault(1), Sealed);
+        // Processes come at a rate.
+        stage.after(Duration::from_secs(1));
+        let forged = stage.request(vault(1), Sealed);
         assert_eq!(handed(&stage), Some((Newest::NotAsked, Some(b"sealed".to_vec()))));
         let slot = stage.slot(vault(1));
         stage.event(Event::Spawned { slot, pid: 7 });
         stage.from(slot, FromManager::Ready { static_key: [8; 32] });
-        stage.after(slot::RESUMING_LIFE);
-        assert!(stage.is_killed(slot));
+        stage.from(slot, FromManager::Noticed(Notice::BadFrame));
+        stage.from(slot, FromManager::Reply { id: forged, frame: vec![0] });
+        assert!(stage.is_killed(slot), "it keeps nobody waiting");
         stage.event(Event::Exited { slot, exit: ManagerExit::Signal(9) });
     }
+}
+
+#[test]
+fn a_process_that_never_says_anything_has_a_second() {
+    let mut stage = stage();
+    stage.open(vault(1));
+    push_out(&mut stage, vault(1), vault(2), b"sealed");
+    stage.request(vault(1), Sealed);
+    let slot = stage.slot(vault(1));
+    stage.from(slot, FromManager::Ready { static_key: [8; 32] });
+    stage.after(slot::RESUMING_LIFE);
+    assert!(stage.is_killed(slot));
+}
+
+/// Attack: names of handshakes that end with a refusal, to push the names of devices out of what is remembered.
+#[test]
+fn a_strangers_names_are_not_parked() {
+    let mut stage = stage();
+    stage.open(vault(1));
+    push_out(&mut stage, vault(1), vault(2), b"sealed");
+    let slot = stage.ready(vault(1));
+    for number in 0..20 {
+        let hello = stage.request(vault(1), DeviceFrameKind::Hello);
+        stage.from(slot, FromManager::Reply { id: hello, frame: welcome([number; 16]) });
+        let finish = stage.request_in(vault(1), Finish, Some([number; 16]), Duration::from_secs(10));
+        // Even of a process that does not say so.
+        stage.from(slot, FromManager::Reply { id: finish, frame: vec![0] });
+    }
+    stage.after(slot::HALF_OPEN_LIFE);
+    stage.event(Event::Exited { slot, exit: ManagerExit::Signal(9) });
+    stage.request(vault(1), Sealed);
+    assert_eq!(handed(&stage), Some((Newest::NotAsked, Some(b"sealed".to_vec()))));
+}
+
+#[test]
+fn an_operator_who_closes_a_vault_that_is_leaving_is_obeyed() {
+    let mut stage = stage();
+    let slot = stage.open(vault(1));
+    let newcomer = stage.ready(vault(2));
+    stage.request(vault(2), Finish);
+    stage.from(newcomer, FromManager::Open { create: false });
+    stage.event(Event::Evict(vault(1)));
+    stage.from(slot, FromManager::Parked { sealed: b"sealed".to_vec() });
+    assert!(stage.router.parked.is_empty());
 }
 
 #[test]

@@ -10,7 +10,7 @@ use casemate_protocol::stage::Stage as Timed;
 
 use super::event::{Action, Answer, RequestId, SlotId};
 use super::overload::Asker;
-use super::slot::{BYTES_PER_VAULT, Pending, Stage};
+use super::slot::{BYTES_PER_VAULT, Pending, Slot, Stage, State};
 use super::{Router, milliseconds};
 use crate::ipc::{Notice, ToManager};
 
@@ -152,6 +152,12 @@ impl Router {
             return self.forget(slot_id, id);
         }
         self.answer(slot_id, id, Answer::Frame(frame), out);
+        // Attack stopped: a forged frame under a name that was overheard, whose process keeps the vault's devices waiting.
+        let is_useless =
+            |slot: &&Slot| slot.resumes && matches!(slot.state, State::HalfOpen(_)) && slot.requests.is_empty();
+        if self.slots.get(slot_id).as_ref().is_some_and(is_useless) {
+            self.kill(slot_id, None, out);
+        }
     }
 
     /// Whether one more request of this vault can be worked on.

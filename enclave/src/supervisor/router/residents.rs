@@ -54,15 +54,20 @@ impl Residents {
             Some(true) => {
                 self.probation.pop(&slot);
                 self.protected.put(slot, ());
-                if self.protected.len() > (limit * PROTECTED_PERCENT / 100).max(1)
-                    && let Some((least, ())) = self.protected.pop_lru()
-                {
-                    self.probation.put(least, true);
-                }
+                self.shrink(limit);
             }
             None => {
                 self.protected.promote(&slot);
             }
+        }
+    }
+
+    /// Puts those on probation again, the least recently used first, for whom there is no protected place.
+    pub(super) fn shrink(&mut self, limit: usize) {
+        while self.protected.len() > (limit * PROTECTED_PERCENT / 100).max(1)
+            && let Some((least, ())) = self.protected.pop_lru()
+        {
+            self.probation.put(least, true);
         }
     }
 
@@ -76,12 +81,6 @@ impl Residents {
     pub(super) fn leaving(&self) -> impl Iterator<Item = SlotId> {
         let probation = self.probation.iter().rev().map(|(slot, _)| *slot);
         probation.chain(self.protected.iter().rev().map(|(slot, ())| *slot))
-    }
-
-    /// Those whose time `is_over`, of which each list has them together at its end.
-    pub(super) fn over(&self, is_over: impl Fn(&SlotId) -> bool) -> Vec<SlotId> {
-        let probation = self.probation.iter().rev().map(|(slot, _)| *slot).take_while(&is_over);
-        probation.chain(self.protected.iter().rev().map(|(slot, ())| *slot).take_while(&is_over)).collect()
     }
 }
 
@@ -128,14 +127,11 @@ mod tests {
     }
 
     #[test]
-    fn time_is_over_at_the_end_of_both_lists() {
+    fn a_smaller_limit_protects_fewer() {
         let mut residents = Residents::default();
-        for slot in 0..4 {
-            entered(&mut residents, slot, 2);
-            entered(&mut residents, 10 + slot, 1);
-        }
-        let mut over: Vec<_> = residents.over(|slot| slot.0 % 10 < 2).iter().map(|slot| slot.0).collect();
-        over.sort_unstable();
-        assert_eq!(over, [0, 1, 10, 11]);
+        (0..9).for_each(|slot| entered(&mut residents, slot, 2));
+        residents.shrink(5);
+        assert_eq!((residents.protected.len(), residents.len()), (4, 9));
+        assert_eq!(leaving(&residents), [0, 1, 2, 3, 4, 5, 6, 7, 8]);
     }
 }

@@ -56,6 +56,17 @@ impl Sessions {
         Self { named: VecDeque::new(), proven }
     }
 
+    /// Takes over what became of these names elsewhere: the failures under them, and which are forgotten. No other name comes in.
+    pub(super) fn learn_from(&mut self, other: &Self) {
+        self.proven.retain_mut(|ours| {
+            let theirs = other.proven.iter().find(|theirs| theirs.id == ours.id);
+            theirs.is_some_and(|theirs| {
+                ours.clone_from(theirs);
+                true
+            })
+        });
+    }
+
     /// A frame under this name opened.
     pub(super) fn prove(&mut self, id: SessionId, now: Duration) {
         if let Some(proven) = self.proven.iter_mut().find(|proven| proven.id == id) {

@@ -19,7 +19,7 @@ use crate::supervisor::bucket::TokenBucket;
 pub(super) const STUCK_AFTER: Duration = Duration::from_secs(5);
 /// How long a half-open vault lives.
 pub(super) const HALF_OPEN_LIFE: Duration = Duration::from_secs(5);
-/// How long a process lives that waits for the first frame of a parked session. The frame is there before it is.
+/// How long a process lives, once it is ready, that was made for a frame of a parked session. The frame is there before it is.
 pub(super) const RESUMING_LIFE: Duration = Duration::from_secs(1);
 /// How long a vault-manager may take to stop once it has nothing left to do.
 pub(super) const STOP_LIMIT: Duration = Duration::from_secs(1);
@@ -68,6 +68,8 @@ pub(super) struct Slot {
     pub(super) committed: u64,
     /// Whether the newest version, as the store showed it before the vault was open, calls itself a tombstone.
     pub(super) shows_tombstone: bool,
+    /// Whether a frame of a parked session brought it into being.
+    pub(super) resumes: bool,
     /// Whether the process was handed sessions that another one had parked.
     pub(super) handed: bool,
     /// The process id, once there is one.
@@ -254,6 +256,7 @@ impl Slot {
             late_put: None,
             committed: 0,
             shows_tombstone: false,
+            resumes: false,
             handed: false,
             pid: None,
             born: now,

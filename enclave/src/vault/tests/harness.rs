@@ -105,6 +105,7 @@ pub(crate) struct Node<'a> {
     opening: Option<Vec<VersionObject>>,
     pub(crate) parked: Option<Vec<u8>>,
     opens: u32,
+    pub(crate) refuses_to_open: Option<ErrorCode>,
     next_id: u64,
 }
 
@@ -129,6 +130,7 @@ impl<'a> Node<'a> {
             opening: None,
             parked: None,
             opens: 0,
+            refuses_to_open: None,
             next_id: 0,
         }
     }
@@ -185,6 +187,10 @@ impl<'a> Node<'a> {
             }
             FromManager::Open { create } => {
                 self.opens += 1;
+                if let Some(code) = self.refuses_to_open {
+                    self.manager.handle(ToManager::OpenRefused(code.into()));
+                    return;
+                }
                 let versions = self.store.borrow().load();
                 let made = self.store.borrow().key_made;
                 if !made && !create {

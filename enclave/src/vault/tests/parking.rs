@@ -100,11 +100,16 @@ fn a_store_that_went_back_is_found_out_before_a_device_that_knows_asks() {
     assert_eq!(next.notices, [Notice::Rollback]);
     assert!(next.manager.has_ended() && next.parked.is_none());
 
-    let world = World::new();
-    let (node, mut device) = parked(&world);
-    world.store.borrow_mut().versions.clear();
-    let mut next = world.resumed(&node);
-    assert_eq!(code(device.ask(&mut next, get("name"))), ErrorCode::RollbackDetected);
+    for refusal in [None, Some(ErrorCode::NotFound)] {
+        let world = World::new();
+        let (node, mut device) = parked(&world);
+        world.store.borrow_mut().versions.clear();
+        let mut next = world.resumed(&node);
+        next.refuses_to_open = refusal;
+        assert_eq!(code(device.ask(&mut next, get("name"))), ErrorCode::RollbackDetected);
+        assert_eq!(next.notices, [Notice::Rollback]);
+        assert!(next.parked.is_none());
+    }
 }
 
 #[test]
@@ -142,11 +147,10 @@ fn what_another_node_wrote_meanwhile_is_read() {
 fn a_vault_that_cannot_be_opened_now_keeps_its_sessions() {
     let world = World::new();
     let (node, mut device) = parked(&world);
-    world.store.borrow_mut().key_made = false;
     let mut next = world.resumed(&node);
-    assert_eq!(code(device.ask(&mut next, get("name"))), ErrorCode::NotFound);
+    next.refuses_to_open = Some(ErrorCode::Unavailable);
+    assert_eq!(code(device.ask(&mut next, get("name"))), ErrorCode::Unavailable);
     assert!(next.manager.has_ended());
-    world.store.borrow_mut().key_made = true;
     let mut third = world.resumed(&next);
     assert_eq!(value(device.ask(&mut third, get("name"))), b"value");
 }

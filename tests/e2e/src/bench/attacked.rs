@@ -45,6 +45,19 @@ pub(super) async fn measure(rounds: u32) -> Result<Vec<Row>> {
         }
         rows.extend(Row::figure(row(attack), Unit::Microseconds, under_attack.p99(), calm.p99()));
     }
+    // What the same flood costs by itself: sending it takes processors from everybody, whoever receives it.
+    let (mut calm, mut beside) = (Samples::default(), Samples::default());
+    for _ in 0..=rounds {
+        for _ in 0..TURN {
+            calm.add(neighbour.get().await?);
+        }
+        let _flood = Flood::elsewhere(&node.nats_url(), RATE);
+        tokio::time::sleep(SETTLE).await;
+        for _ in 0..TURN {
+            beside.add(neighbour.get().await?);
+        }
+    }
+    rows.extend(Row::figure("attacked_nobody", Unit::Microseconds, beside.p99(), calm.p99()));
     Ok(rows)
 }
 

@@ -16,6 +16,8 @@ const SECONDS: f64 = 10.0;
 /// Sealed beforehand, in memory: no more than this.
 const MOST: f64 = 600_000.0;
 const TIMES: f64 = 10.0;
+/// Of ten times what can be done, the calm is this part.
+const ONE_IN: usize = 100;
 /// After which full speed is expected.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -27,6 +29,10 @@ pub(super) async fn measure() -> Result<Vec<Row>> {
     tokio::time::sleep(PAUSE).await;
     let calm = fire(&mut volley, capacity / TIMES).await;
     let before = memory(&node)?;
+    let (count, rate) = volume(capacity * TIMES);
+    let elsewhere = volley.fire_mostly_elsewhere(count, rate, ONE_IN).await;
+    tokio::time::sleep(PAUSE).await;
+    let before = before.min(memory(&node)?);
     let overloaded = fire(&mut volley, capacity * TIMES).await;
     let grown = memory(&node)? - before;
     tokio::time::sleep(PAUSE).await;
@@ -41,6 +47,7 @@ pub(super) async fn measure() -> Result<Vec<Row>> {
     let p99 = |answers: &Answers| answers.quantile(0.99).as_secs_f64() * 1e6;
     let rows = [
         Row::figure("overload_p99", Unit::Microseconds, p99(&overloaded), Some(p99(&calm))),
+        Row::figure("overload_elsewhere_p99", Unit::Microseconds, p99(&elsewhere), Some(p99(&calm))),
         Row::figure("overload_served", Unit::PerSecond, overloaded.rate(), Some(capacity)),
         Row::figure("overload_after_p99", Unit::Microseconds, p99(&after), Some(p99(&calm))),
         Row::figure("overload_memory", Unit::Kibibytes, grown, None),
@@ -49,9 +56,14 @@ pub(super) async fn measure() -> Result<Vec<Row>> {
 }
 
 async fn fire(volley: &mut Volley, rate: f64) -> Answers {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of requests")]
-    let count = (rate * SECONDS).min(MOST) as usize;
+    let (count, rate) = volume(rate);
     volley.fire(count, rate).await
+}
+
+/// How many requests at this rate, and the rate.
+fn volume(rate: f64) -> (usize, f64) {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of requests")]
+    ((rate * SECONDS).min(MOST) as usize, rate)
 }
 
 /// KiB that parent and enclave have, vault-managers included.

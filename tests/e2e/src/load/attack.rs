@@ -97,8 +97,17 @@ struct Shared {
 impl Flood {
     /// Begins to throw `rate` frames a second at a vault.
     pub fn begin(nats: &str, vault: VaultId, attack: Attack, session: SessionId, rate: u32) -> Self {
+        Self::begin_at(nats, Subjects::default().vault(vault), attack.frames(session), rate)
+    }
+
+    /// The same number of frames of the same size at a subject that nobody listens to: what a flood costs on this machine although no node
+    /// has anything to do with it.
+    pub fn elsewhere(nats: &str, rate: u32) -> Self {
+        Self::begin_at(nats, NOWHERE.to_owned(), Attack::UnknownSession.frames(SessionId::default()), rate)
+    }
+
+    fn begin_at(nats: &str, subject: String, frames: Vec<Bytes>, rate: u32) -> Self {
         let shared = Arc::new(Shared::default());
-        let (subject, frames) = (Subjects::default().vault(vault), attack.frames(session));
         let (nats, theirs) = (nats.to_owned(), Arc::clone(&shared));
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

@@ -1,11 +1,13 @@
 //! A volley: requests sealed before, fired at a rate, and what became of each.
 
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use async_nats::{Client, ConnectOptions};
 use bytes::Bytes;
 use casemate_client::session::Session;
-use casemate_protocol::error::ErrorCode;
+use casemate_protocol::error::{ErrorCode, Refusal};
 use casemate_protocol::frame::VaultFrame;
 use casemate_protocol::head::Head;
 use casemate_protocol::limits::DEADLINE_DEFAULT;
@@ -13,6 +15,7 @@ use casemate_protocol::request::{KeyAlgorithm, KeyPolicy, Operation};
 use casemate_protocol::secret::Secret;
 use casemate_protocol::subject::Subjects;
 use futures_util::StreamExt;
+use tokio::sync::Notify;
 
 use crate::Node;
 use crate::owner::{OwnedVault, Owner};
@@ -37,6 +40,8 @@ impl Work {
         }
     }
 }
+/// Where a bare responder answers.
+const ELSEWHERE: &str = "casemate.load.elsewhere";
 /// Between two bursts.
 const TICK: Duration = Duration::from_micros(500);
 /// No answer comes later than its request's deadline.
@@ -48,6 +53,7 @@ const CAPACITY: usize = 1 << 20;
 
 /// Some vaults, each with a session that seals without asking, and a connection.
 pub struct Volley {
+    nats: String,
     client: Client,
     members: Vec<Member>,
     work: Work,
@@ -130,7 +136,7 @@ impl Volley {
                 _vault: vault,
             });
         }
-        Self { client, members, work }
+        Self { nats: node.nats_url(), client, members, work }
     }
 
     /// Seals `count` requests, over all vaults in turn, and fires them at `rate` a second.
@@ -139,10 +145,33 @@ impl Volley {
     /// When NATS is gone.
     pub async fn fire(&mut self, count: usize, rate: f64) -> Answers {
         let shots = self.seal(count);
+        self.fire_shots(&shots, rate).await
+    }
+
+    /// Like [`Self::fire`], but of each `times` requests only one is for a vault. A bare responder says `busy` to the others at once, so that
+    /// what becomes of the one shows what the volley itself, NATS and the machine cost those who are served.
+    ///
+    /// # Panics
+    /// When NATS is gone.
+    pub async fn fire_mostly_elsewhere(&mut self, count: usize, rate: f64, times: usize) -> Answers {
+        let mut shots = self.seal(count);
+        for (number, (subject, _)) in shots.iter_mut().enumerate() {
+            if number % times != 0 {
+                ELSEWHERE.clone_into(subject);
+            }
+        }
+        let bystander = Bystander::begin(&self.nats).await;
+        let answers = self.fire_shots(&shots, rate).await;
+        drop(bystander);
+        answers
+    }
+
+    async fn fire_shots(&self, shots: &[(String, Bytes)], rate: f64) -> Answers {
+        let count = shots.len();
         let inbox = self.client.new_inbox();
         let answers = self.client.subscribe(format!("{inbox}.*")).await.expect("NATS is there");
         let begun = Instant::now();
-        let (sent, came) = tokio::join!(self.shoot(&shots, &inbox, rate, begun), collect(answers, count, begun));
+        let (sent, came) = tokio::join!(self.shoot(shots, &inbox, rate, begun), collect(answers, count, begun));
         let mut result = Answers { elapsed: sent.last().copied().unwrap_or_default(), ..Answers::default() };
         result.silent = (count - came.len()) as u64;
         for (number, at, answer) in came {
@@ -191,6 +220,51 @@ impl Volley {
             }
         }
         sent
+    }
+}
+
+/// Says `busy` to whatever comes, on a thread of its own.
+struct Bystander {
+    stop: Arc<Notify>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Bystander {
+    async fn begin(nats: &str) -> Self {
+        let (nats, stop, ready) = (nats.to_owned(), Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (theirs, told) = (Arc::clone(&stop), Arc::clone(&ready));
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(stand_by(&nats, &theirs, &told));
+        });
+        ready.notified().await;
+        Self { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Bystander {
+    fn drop(&mut self) {
+        self.stop.notify_one();
+        // Its panic was printed, and shows in what was not answered.
+        drop(self.thread.take().map(JoinHandle::join));
+    }
+}
+
+async fn stand_by(nats: &str, stop: &Notify, ready: &Notify) {
+    let options = ConnectOptions::new().subscription_capacity(CAPACITY);
+    let client = options.connect(nats).await.expect("NATS can be reached");
+    let mut requests = client.subscribe(ELSEWHERE).await.expect("NATS is there");
+    client.flush().await.expect("NATS is there");
+    ready.notify_one();
+    let busy = VaultFrame::Refused(Refusal::retry(ErrorCode::Busy, 1)).encode();
+    loop {
+        tokio::select! {
+            () = stop.notified() => return,
+            request = requests.next() => {
+                let Some(reply) = request.and_then(|request| request.reply) else { return };
+                client.publish(reply, busy.clone()).await.expect("NATS is there");
+            }
+        }
     }
 }
 
