@@ -27,6 +27,12 @@ use crate::vault::parking::ParkingSecret;
 #[derive(Debug, Default)]
 pub(crate) struct TestClock(Mutex<Duration>);
 
+impl TestClock {
+    pub(crate) fn advance(&self, time: Duration) {
+        *self.0.lock().unwrap() += time;
+    }
+}
+
 impl Clock for TestClock {
     fn monotonic(&self) -> Duration {
         *self.0.lock().unwrap()

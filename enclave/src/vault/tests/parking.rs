@@ -1,5 +1,7 @@
 //! Sessions that go on in another process.
 
+use std::time::Duration;
+
 use casemate_protocol::error::ErrorCode;
 use casemate_protocol::frame::VaultFrame;
 use casemate_protocol::link::VersionObject;
@@ -222,4 +224,19 @@ fn what_does_not_open_is_not_taken_up() {
     let mut next = world.resumed(&node);
     assert_eq!(code(device.ask(&mut next, get("name"))), ErrorCode::SessionUnknown);
     assert!(!next.has_asked_to_open());
+}
+
+/// Attack: a session that is kept alive by being parked again and again.
+#[test]
+fn a_session_is_as_old_as_it_is() {
+    let world = World::new();
+    let (mut node, mut device) = world.created();
+    for _ in 0..23 {
+        world.clock.advance(Duration::from_hours(1));
+        device.ask(&mut node, get("name")).unwrap_err();
+        node.tell(ToManager::Stop { park: true });
+        node = world.resumed(&node);
+    }
+    world.clock.advance(Duration::from_hours(1));
+    assert_eq!(code(device.ask(&mut node, get("name"))), ErrorCode::SessionUnknown);
 }

@@ -1,8 +1,10 @@
-//! Resident vaults are bounded, the least recently used leaves first, and an idle one leaves by itself.
+//! Resident vaults are bounded, the least recently used leaves first, and an idle one leaves by itself. Who had to make room notices nothing.
 
 use std::time::{Duration, Instant};
 
+use casemate_protocol::secret::Secret;
 use casemate_e2e::Node;
+use casemate_e2e::owner::Owner;
 
 #[test]
 fn the_least_recently_used_leaves_first() {
@@ -28,4 +30,31 @@ fn an_idle_vault_leaves_by_itself() {
         std::thread::sleep(Duration::from_millis(100));
     }
     device.run(&["vault", "status"]).ok();
+}
+
+/// Two devices whose vaults take each other's place at each request, by the library in this process, which tells nobody when it makes a new
+/// session; the node counts whom it had to tell that his session is unknown.
+#[test]
+fn a_device_keeps_its_session() {
+    const TURNS: u64 = 20;
+    let node = Node::start_with("[limits]\nvault_limit = 1\nopens_per_second = 100\n");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (first, second) = (Owner::new(&node), Owner::new(&node));
+        let open = async |owner: &Owner| {
+            let vault = owner.open(&node.nats_url(), owner.begin(), Duration::from_secs(10)).await;
+            vault.create().await.unwrap();
+            vault
+        };
+        let (first, second) = (open(&first).await, open(&second).await);
+        for turn in 0..TURNS {
+            for vault in [&first, &second] {
+                vault.secret_put("turn", Secret::new(turn.to_be_bytes().to_vec()), None).await.unwrap();
+                assert_eq!(*vault.secret_get("turn", None).await.unwrap().value, turn.to_be_bytes());
+            }
+        }
+    });
+    let (_, health) = node.health().unwrap();
+    assert!(health["vaults"]["opened"].as_u64().unwrap() >= 2 * TURNS, "{health}");
+    assert_eq!(health["refusals"]["session_unknown"], 0, "{health}");
 }
