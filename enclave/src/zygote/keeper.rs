@@ -4,7 +4,7 @@
 
 use std::io::{self, IoSliceMut, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -13,18 +13,22 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::sockopt::SockType as SocketType;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockType, getsockopt, recvmsg, send};
+use nix::unistd::Pid;
 
 use super::Slot;
 use super::child::{self, Manager, Purpose};
 use super::children::Children;
 use super::message::{Command, Event, MESSAGE_BYTES};
-use super::process::{self, CloneError, Side};
+use super::process::{self, CloneError, Reap, Side};
 use crate::sandbox::{self, FilterError, Sandbox, SandboxOptions, Unprepared};
 use crate::system::OsRandomness;
 use crate::vault::parking::ParkingSecret;
 
 /// The zygote's name in `ps`; its children carry their own.
 const NAME: &std::ffi::CStr = c"vault-zygote";
+/// How long after a death all children are looked at. Of two that die at once the kernel tells one; to look at all after each death would
+/// cost each more, the more of them there are.
+const LOOK_AFTER: Duration = Duration::from_millis(5);
 /// EX_SOFTWARE of sysexits(3).
 const FAILED: i32 = 70;
 
@@ -96,7 +100,7 @@ fn serve(rehearse: fn(), run_manager: Manager) -> Result<(), KeeperError> {
     rehearse();
     let ready = Event::Ready(sandbox.absent().to_vec());
     let parking_secret = ParkingSecret::random(&OsRandomness);
-    let mut keeper = Keeper { control, options, sandbox, children, run_manager, parking_secret };
+    let mut keeper = Keeper { control, options, sandbox, children, run_manager, parking_secret, look_at: None };
     let served = keeper.tell(&ready).and_then(|()| keeper.keep(&deaths));
     keeper.end_all()?;
     match served {
@@ -113,6 +117,8 @@ struct Keeper<'a> {
     children: Children,
     run_manager: Manager,
     parking_secret: ParkingSecret,
+    /// When to look at all children for one whose death was not told.
+    look_at: Option<Instant>,
 }
 
 impl Keeper<'_> {
@@ -120,15 +126,22 @@ impl Keeper<'_> {
         loop {
             let mut watched =
                 [PollFd::new(deaths.as_fd(), PollFlags::POLLIN), PollFd::new(self.control, PollFlags::POLLIN)];
-            match poll(&mut watched, PollTimeout::NONE) {
+            match poll(&mut watched, self.patience()) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno.into()),
             }
             let [died, asked] = watched.map(|fd| fd.any() == Some(true));
             // Deaths first: they free slots.
             if died {
-                while deaths.read_signal()?.is_some() {}
-                self.reap_all()?;
+                while let Some(death) = deaths.read_signal()? {
+                    let pid = i32::try_from(death.ssi_pid).map_err(|_| Errno::ESRCH)?;
+                    self.reap(Reap::This(Pid::from_raw(pid)))?;
+                    self.look_at.get_or_insert_with(|| Instant::now() + LOOK_AFTER);
+                }
+            }
+            if self.look_at.is_some_and(|at| at <= Instant::now()) {
+                self.look_at = None;
+                while self.reap(Reap::Any)? {}
             }
             if asked {
                 match receive(self.control)? {
@@ -182,13 +195,21 @@ impl Keeper<'_> {
         }
     }
 
-    fn reap_all(&mut self) -> Result<(), KeeperError> {
-        while let Some((pid, status)) = process::reap(false)? {
-            if let Some(slot) = self.children.remove(pid) {
-                self.tell(&Event::Exited { slot, status })?;
-            }
+    /// How long to wait for a command or a death.
+    fn patience(&self) -> PollTimeout {
+        let Some(at) = self.look_at else { return PollTimeout::NONE };
+        let left = at.saturating_duration_since(Instant::now());
+        // Whole milliseconds, and not one too few.
+        u16::try_from(left.as_millis()).unwrap_or(u16::MAX).saturating_add(1).into()
+    }
+
+    /// Whether there was one to be reaped.
+    fn reap(&mut self, which: Reap) -> Result<bool, KeeperError> {
+        let Some((pid, status)) = process::reap(which)? else { return Ok(false) };
+        if let Some(slot) = self.children.remove(pid) {
+            self.tell(&Event::Exited { slot, status })?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Kills every child and waits until the last is gone, so that no zombie is left to whoever inherits them.
@@ -196,7 +217,7 @@ impl Keeper<'_> {
         for pid in self.children.all() {
             kill(pid, Signal::SIGKILL)?;
         }
-        while let Some((pid, _)) = process::reap(true)? {
+        while let Some((pid, _)) = process::reap(Reap::AnyInTime)? {
             self.children.remove(pid);
         }
         Ok(())

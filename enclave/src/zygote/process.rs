@@ -114,13 +114,28 @@ pub fn leave(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Reaps one child that has ended. With `wait`, waits for one.
-pub(super) fn reap(wait: bool) -> nix::Result<Option<(Pid, ExitKind)>> {
+/// Which children to reap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reap {
+    /// This one, if it has ended: the kernel finds it at once.
+    This(Pid),
+    /// Any that has ended: the kernel looks at all of them.
+    Any,
+    /// Any, and waits for one.
+    AnyInTime,
+}
+
+/// Reaps one child that has ended.
+pub(super) fn reap(which: Reap) -> nix::Result<Option<(Pid, ExitKind)>> {
     let mut status = 0;
-    let options = if wait { 0 } else { libc::WNOHANG };
+    let (pid, options) = match which {
+        Reap::This(pid) => (pid.as_raw(), libc::WNOHANG),
+        Reap::Any => (-1, libc::WNOHANG),
+        Reap::AnyInTime => (-1, 0),
+    };
     // Not nix's waitpid: it fails on a signal that it has no name for, after the child is gone from the kernel's table.
     // SAFETY: `status` is ours and lives through the call.
-    match Errno::result(unsafe { libc::waitpid(-1, &raw mut status, options) }) {
+    match Errno::result(unsafe { libc::waitpid(pid, &raw mut status, options) }) {
         Ok(0) | Err(Errno::ECHILD) => Ok(None),
         Ok(pid) => Ok(Some((Pid::from_raw(pid), exit_kind(status)))),
         Err(errno) => Err(errno),

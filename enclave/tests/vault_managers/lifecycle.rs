@@ -23,6 +23,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("managers_die_with_the_zygote", managers_die_with_the_zygote),
     ("managers_die_with_the_supervisor", managers_die_with_the_supervisor),
     ("letting_go_of_the_zygote_leaves_nothing", letting_go_of_the_zygote_leaves_nothing),
+    ("deaths_at_one_time_are_all_told", deaths_at_one_time_are_all_told),
     ("a_burst_of_spawns_is_queued_and_bounded", a_burst_of_spawns_is_queued_and_bounded),
 ];
 
@@ -145,6 +146,22 @@ fn letting_go_of_the_zygote_leaves_nothing() {
     // Reaped, too: not even a zombie is left.
     for pid in pids {
         assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "{pid}");
+    }
+}
+
+/// While a signal waits to be read the kernel keeps no second one: a zygote that did nothing for a while hears of one death.
+fn deaths_at_one_time_are_all_told() {
+    let mut house = House::open(&[]);
+    let zygote = Pid::from_raw(i32::try_from(house.zygote.pid()).unwrap());
+    let tenants: Vec<_> = (0..20).map(|slot| house.tenant(slot)).collect();
+    kill(zygote, Signal::SIGSTOP).unwrap();
+    let (slots, pids): (Vec<_>, Vec<_>) = tenants.iter().map(|tenant| (tenant.slot, tenant.pid)).unzip();
+    // Each ends by itself when its socket is closed.
+    drop(tenants);
+    await_end(&pids);
+    kill(zygote, Signal::SIGCONT).unwrap();
+    for slot in slots {
+        assert_eq!(house.exit_of(slot), ExitKind::Code(0));
     }
 }
 
