@@ -1,6 +1,7 @@
 //! What a test does to the circumstances of an enclave for development while it runs: the enclave dials the test, which then tells it what
 //! shall be, one line of JSON each, and hears in a line when it is so. A release image has nothing that listens to anybody about such things.
 
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -9,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use casemate_enclave::supervisor::memory::Memory;
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_settime};
 use serde::{Deserialize, Serialize};
@@ -20,7 +22,7 @@ const DONE: &str = "done";
 /// How long the enclave may take to dial, and to do as it was told.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Memory is taken in pieces of this.
-const PIECE_BYTES: usize = 4 << 20;
+static PIECE: [u8; 1 << 20] = [1; 1 << 20];
 
 /// What shall be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,24 +46,27 @@ pub fn set_kernel_clock(unix_ms: u64) -> io::Result<()> {
     Ok(clock_settime(ClockId::CLOCK_REALTIME, TimeSpec::from_duration(Duration::from_millis(unix_ms)))?)
 }
 
-/// Memory that nobody uses and nobody else can have.
+/// Memory that nobody uses and nobody else can have: a file of no folder, since a heap keeps what it once had.
 #[derive(Debug, Default)]
-pub struct Taken(Vec<Vec<u8>>);
+pub struct Taken(Option<File>);
 
 impl Taken {
     /// Takes of the machine's memory until more than `percent` of it are in use, as the supervisor counts them; zero gives all back.
     ///
     /// # Errors
-    /// When the kernel does not tell how much there is.
+    /// When the kernel has no more, or does not tell how much there is.
     pub fn take(&mut self, percent: u8) -> io::Result<()> {
-        self.0.clear();
+        self.0 = None;
+        if percent == 0 {
+            return Ok(());
+        }
+        let file = self.0.insert(File::from(memfd_create(c"taken", MFdFlags::MFD_CLOEXEC)?));
         loop {
             let memory = Memory::sample()?;
-            if percent == 0 || (memory.total - memory.available) * 100 > memory.total * u64::from(percent) {
+            if (memory.total - memory.available) * 100 > memory.total * u64::from(percent) {
                 return Ok(());
             }
-            // Written to: what is only asked for costs nothing.
-            self.0.push(vec![1; PIECE_BYTES]);
+            file.write_all(&PIECE)?;
         }
     }
 }
