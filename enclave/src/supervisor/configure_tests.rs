@@ -199,13 +199,14 @@ async fn evidence_is_renewed_by_the_clock_by_which_it_ages() {
         }
     };
     become_old(Duration::ZERO).await;
-    let almost = EVIDENCE_RENEWED_AFTER - Duration::from_secs(1);
+    let last = Duration::from_secs(1);
+    let almost = EVIDENCE_RENEWED_AFTER.saturating_sub(last);
     clock.advance(almost);
     tokio::time::sleep(CLOCK_LOOKED_AT + Duration::from_millis(200)).await;
     assert_eq!(node.evidence_age(), Some(almost));
     // Time has passed for the module, too.
     module.2.store(EVIDENCE_RENEWED_AFTER.as_secs(), Ordering::SeqCst);
-    clock.advance(Duration::from_secs(1));
+    clock.advance(last);
     become_old(Duration::ZERO).await;
 }
 

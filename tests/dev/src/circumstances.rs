@@ -20,9 +20,9 @@ pub const PORT: u32 = 7101;
 /// The answer to what was done. Any other line says why it was not.
 const DONE: &str = "done";
 /// How long the enclave may take to dial, and to do as it was told.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Memory is taken in pieces of this.
-static PIECE: [u8; 1 << 20] = [1; 1 << 20];
+const PIECE_BYTES: usize = 1 << 20;
 
 /// What shall be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,13 +60,14 @@ impl Taken {
         if percent == 0 {
             return Ok(());
         }
+        let piece = vec![1; PIECE_BYTES];
         let file = self.0.insert(File::from(memfd_create(c"taken", MFdFlags::MFD_CLOEXEC)?));
         loop {
             let memory = Memory::sample()?;
             if (memory.total - memory.available) * 100 > memory.total * u64::from(percent) {
                 return Ok(());
             }
-            file.write_all(&PIECE)?;
+            file.write_all(&piece)?;
         }
     }
 }
