@@ -200,8 +200,8 @@ impl Configurator {
         drop(parts.keys.set(keys));
         parts.node.join(cluster).map_err(|_| ConfigureError::Other)?;
         parts.log.tell(LogLevel::Info, LogEvent::Configured, None);
-        let (node, log, ready) = (Arc::clone(&parts.node), parts.log.clone(), Arc::clone(&parts.ready));
-        tokio::spawn(renew_evidence(node, log, ready));
+        let (node, clock) = (Arc::clone(&parts.node), Arc::clone(&parts.clock));
+        tokio::spawn(renew_evidence(node, clock, parts.log.clone(), Arc::clone(&parts.ready)));
         Ok(())
     }
 }
@@ -218,7 +218,7 @@ pub(crate) fn policy(tuning: &Tuning) -> Policy {
 const CLOCK_LOOKED_AT: Duration = Duration::from_secs(1);
 
 /// Keeps the node's evidence young.
-async fn renew_evidence(node: Arc<Node>, log: Log, ready: Arc<tokio::sync::Notify>) {
+async fn renew_evidence(node: Arc<Node>, clock: Arc<dyn Clock>, log: Log, ready: Arc<tokio::sync::Notify>) {
     let mut attempt = 0;
     loop {
         let wait = match node.renew_evidence().await {
@@ -237,9 +237,14 @@ async fn renew_evidence(node: Arc<Node>, log: Log, ready: Arc<tokio::sync::Notif
                 backoff::wait(attempt, 0)
             }
         };
-        let due = tokio::time::Instant::now() + wait;
-        while tokio::time::Instant::now() < due {
-            tokio::time::sleep_until(due.min(tokio::time::Instant::now() + CLOCK_LOOKED_AT)).await;
+        // By the clock by which evidence ages.
+        let due = clock.monotonic() + wait;
+        loop {
+            let left = due.saturating_sub(clock.monotonic());
+            if left.is_zero() {
+                break;
+            }
+            clock.sleep(left.min(CLOCK_LOOKED_AT)).await;
             // There is no evidence then; it is back as soon as the module agrees with the clock again.
             if attempt == 0 && node.clock_has_jumped() {
                 log.tell(LogLevel::Warn, LogEvent::ClockJumped, None);

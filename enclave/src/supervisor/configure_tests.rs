@@ -1,5 +1,6 @@
 use std::sync::Mutex as StdMutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use casemate_protocol::codec;
 use casemate_protocol::trust::node_user_data;
@@ -169,10 +170,12 @@ async fn a_clock_that_jumps_ends_the_evidence_until_it_is_back_or_the_module_agr
         clock.1.store(seconds, Ordering::SeqCst);
         assert!(node.clock_has_jumped() && node.evidence_age().is_none(), "{seconds}");
         assert!(node.credentials(casemate_protocol::id::VaultId::from_bytes([5; 20]), [6; 32]).is_none());
+        assert!(matches!(node.attest_for(vec![9; 16]).await, Err(EvidenceError::Jumped)), "{seconds}");
     }
     for seconds in [60, -60, 0] {
         clock.1.store(seconds, Ordering::SeqCst);
         assert!(!node.clock_has_jumped() && node.evidence_age().is_some(), "{seconds}");
+        assert!(node.attest_for(vec![9; 16]).await.is_ok(), "{seconds}");
     }
     // It was set right: the module says the same.
     clock.1.store(3600, Ordering::SeqCst);
@@ -180,6 +183,31 @@ async fn a_clock_that_jumps_ends_the_evidence_until_it_is_back_or_the_module_agr
     module.2.store(3600 + 600, Ordering::SeqCst);
     node.renew_evidence().await.unwrap();
     assert!(!node.clock_has_jumped() && node.evidence_age().is_some());
+}
+
+#[tokio::test]
+async fn evidence_is_renewed_by_the_clock_by_which_it_ages() {
+    let clock = Arc::new(ManualClock::default());
+    let (configurator, module, _commands) = configurator_by(Arc::clone(&clock));
+    let node = Arc::clone(&configurator.parts.node);
+    configurator.configure(configuration("us-east-1"), Tuning::default()).await.unwrap();
+    let become_old = async |age: Duration| {
+        let end = Instant::now() + Duration::from_secs(10);
+        while node.evidence_age() != Some(age) {
+            assert!(Instant::now() < end, "{:?} instead of {age:?}", node.evidence_age());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    become_old(Duration::ZERO).await;
+    let last = Duration::from_secs(1);
+    let almost = EVIDENCE_RENEWED_AFTER.saturating_sub(last);
+    clock.advance(almost);
+    tokio::time::sleep(CLOCK_LOOKED_AT + Duration::from_millis(200)).await;
+    assert_eq!(node.evidence_age(), Some(almost));
+    // Time has passed for the module, too.
+    module.2.store(EVIDENCE_RENEWED_AFTER.as_secs(), Ordering::SeqCst);
+    clock.advance(last);
+    become_old(Duration::ZERO).await;
 }
 
 #[test]

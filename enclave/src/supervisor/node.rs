@@ -66,6 +66,11 @@ pub enum EvidenceError {
     /// The kernel's clock is not believed.
     #[error(transparent)]
     Clock(#[from] ClockError),
+    /// It was set since the node's evidence was made.
+    #[error(
+        "the kernel's clock has jumped; there is evidence again when it is back, or the security module agrees with it"
+    )]
+    Jumped,
     /// The module did not answer.
     #[error("the security module did not answer within {MODULE_DEADLINE:?}; the enclave must be started anew")]
     Deadline,
@@ -143,12 +148,16 @@ impl Node {
         Ok(())
     }
 
-    /// Answers somebody's nonce with fresh evidence.
+    /// Answers somebody's nonce with fresh evidence, unless the node has none of its own because of its clock.
     ///
     /// # Errors
     /// See [`EvidenceError`].
     pub async fn attest_for(&self, nonce: Vec<u8>) -> Result<AttestReply, EvidenceError> {
         let cluster = self.cluster.get().ok_or(EvidenceError::NotConfigured)?;
+        // Who is told that this node is what it should be would go on to make statements with it.
+        if self.clock_has_jumped() {
+            return Err(EvidenceError::Jumped);
+        }
         let evidence = self.attest(Some(nonce)).await?;
         Ok(AttestReply {
             platform: PLATFORM_NITRO,

@@ -2,6 +2,7 @@
 //!
 //! These binaries stand under `tests/` because they believe a root that anybody can make. No release binary depends on this crate.
 
+pub mod circumstances;
 pub mod directory;
 pub mod enclave;
 pub mod settings;

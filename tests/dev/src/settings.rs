@@ -54,13 +54,10 @@ impl Settings {
     /// # Errors
     /// When the host does not answer, or with something else.
     pub fn fetch() -> io::Result<Self> {
-        let fd = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-        let patience = TimeVal::seconds(PATIENCE_SECONDS);
-        setsockopt(&fd, SendTimeout, &patience)?;
-        setsockopt(&fd, ReceiveTimeout, &patience)?;
-        connect(fd.as_raw_fd(), &VsockAddr::new(PARENT, PORT))?;
+        let host = dial_host(PORT)?;
+        setsockopt(&host, ReceiveTimeout, &TimeVal::seconds(PATIENCE_SECONDS))?;
         let mut json = Vec::new();
-        File::from(fd).take(BYTES).read_to_end(&mut json)?;
+        host.take(BYTES).read_to_end(&mut json)?;
         Ok(serde_json::from_slice(&json)?)
     }
 
@@ -85,6 +82,17 @@ impl Settings {
     pub fn kms_ca(&self) -> io::Result<Vec<u8>> {
         decoded(&self.kms_ca)
     }
+}
+
+/// Dials the host of this machine.
+///
+/// # Errors
+/// When nobody listens there.
+pub fn dial_host(port: u32) -> io::Result<File> {
+    let fd = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&fd, SendTimeout, &TimeVal::seconds(PATIENCE_SECONDS))?;
+    connect(fd.as_raw_fd(), &VsockAddr::new(PARENT, port))?;
+    Ok(File::from(fd))
 }
 
 fn decoded(text: &str) -> io::Result<Vec<u8>> {

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use casemate_dev::circumstances::{self, Director};
 use casemate_dev::settings;
 use nix::sys::signal::Signal;
 
@@ -90,6 +91,8 @@ pub fn hides_processes() -> bool {
 pub struct Vsock {
     device: Process,
     beats: Arc<AtomicU32>,
+    /// Changes the machine's circumstances, if its image is one for development.
+    pub(crate) director: Director,
 }
 
 impl Vsock {
@@ -123,6 +126,7 @@ pub fn start(
     if let Some(settings) = settings {
         hand_out(&port(settings::PORT), settings);
     }
+    let director = Director::listen(&port(circumstances::PORT)).expect("a socket can be made");
     let socket = folder.join("device");
     let mut device = Process::start(
         "vsock",
@@ -156,7 +160,7 @@ pub fn start(
             .arg("-kernel")
             .arg(&emulation.image),
     );
-    (machine, Vsock { device, beats })
+    (machine, Vsock { device, beats, director })
 }
 
 /// What the emulator has to say to the kernel, which is not measured and not in the image: how fast the processor is, which it cannot

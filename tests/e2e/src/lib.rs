@@ -17,5 +17,6 @@ pub mod process;
 pub mod programs;
 pub mod soak;
 
+pub use casemate_dev::circumstances::Circumstance;
 pub use device::{Device, Ran};
 pub use node::Node;

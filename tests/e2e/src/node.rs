@@ -8,6 +8,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use casemate_dev::circumstances::{Circumstance, Director};
 use casemate_dev::settings::Settings;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -42,6 +43,8 @@ pub struct Node {
     /// What the enclave runs in, if it is not a process of this machine.
     emulation: Option<Emulation>,
     guests: u32,
+    /// Changes the circumstances of an enclave that is a process, if it shall.
+    director: Option<Director>,
     /// The link of an emulated machine.
     pub vsock: Option<Vsock>,
     /// The enclave, or the emulated machine that it runs in.
@@ -108,6 +111,7 @@ impl Node {
             extra_configuration: extra_configuration.to_owned(),
             emulation,
             guests: 0,
+            director: None,
             vsock: None,
             enclave: None,
             parent: None,
@@ -263,7 +267,30 @@ impl Node {
         command.arg("--authority").arg(self.path("authority"));
         command.args(["--kms-endpoint", &self.kms_listen, "--uid-base", &self.uid_base.to_string()]);
         command.arg("--kms-ca").arg(self.path("kms/ca.der"));
+        if self.director.is_some() {
+            command.arg("--circumstances").arg(self.path("circumstances.sock"));
+        }
         self.enclave = Some(self.process("enclave", &mut command));
+    }
+
+    /// Lets the test change the circumstances of the enclave that starts next, if it is a process: of a machine it can do so anyway.
+    ///
+    /// # Panics
+    /// When it was said before, or there can be no socket.
+    pub fn direct(&mut self) {
+        let director = Director::listen(&self.path("circumstances.sock"));
+        self.director = Some(director.expect("a socket can be made"));
+    }
+
+    /// Changes the enclave's circumstances.
+    ///
+    /// # Panics
+    /// When the enclave cannot do that.
+    #[track_caller]
+    pub fn bring_about(&self, circumstance: Circumstance) {
+        let of_machine = self.vsock.as_ref().map(|vsock| &vsock.director);
+        let director = of_machine.or(self.director.as_ref()).expect("an enclave that is directed");
+        director.bring_about(circumstance).expect("the enclave does as it is told");
     }
 
     /// The parent's configuration.

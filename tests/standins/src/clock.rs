@@ -1,9 +1,10 @@
-//! Time that stands still until a test moves it.
+//! Time that stands still until a test moves it, and time that goes on but may be let pass faster.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use casemate_enclave::outside::Clock;
+use casemate_enclave::system::SystemClock;
 
 /// A clock that only its owner moves. Both times move together unless Unix time is set.
 #[derive(Debug)]
@@ -46,9 +47,48 @@ impl Clock for SimulatedClock {
     }
 }
 
+/// The kernel's clocks, of which a test lets time pass at once: both go ahead together, and never back. Whoever sleeps wakes when so much
+/// has passed in earnest.
+#[derive(Debug, Default)]
+pub struct HastenedClock {
+    kernel: SystemClock,
+    ahead_seconds: AtomicU64,
+}
+
+impl HastenedClock {
+    /// Lets so much time pass at once.
+    pub fn pass(&self, seconds: u64) {
+        self.ahead_seconds.fetch_add(seconds, Ordering::SeqCst);
+    }
+
+    fn ahead(&self) -> u64 {
+        self.ahead_seconds.load(Ordering::SeqCst)
+    }
+}
+
+impl Clock for HastenedClock {
+    fn monotonic(&self) -> Duration {
+        self.kernel.monotonic() + Duration::from_secs(self.ahead())
+    }
+
+    fn unix_seconds(&self) -> u64 {
+        self.kernel.unix_seconds() + self.ahead()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn time_that_is_let_pass_passes_on_both_clocks() {
+        let (kernel, clock) = (SystemClock::new(), HastenedClock::default());
+        clock.pass(3_000);
+        clock.pass(600);
+        assert!((Duration::from_hours(1)..Duration::from_mins(61)).contains(&clock.monotonic()));
+        let ahead = clock.unix_seconds() - kernel.unix_seconds();
+        assert!((3_600..3_660).contains(&ahead), "{ahead}");
+    }
 
     #[test]
     fn it_moves_when_it_is_moved() {

@@ -14,7 +14,7 @@ mod module;
 mod randomness;
 
 pub use authority::{AuthorityError, DevelopmentAuthority};
-pub use clock::SimulatedClock;
+pub use clock::{HastenedClock, SimulatedClock};
 pub use countersigned::CountersignedModule;
 pub use document::SimulatedDocument;
 pub use forgery::{Forgery, PayloadField};

@@ -1,9 +1,11 @@
 //! The enclave for development: the real supervisor and vault-managers, a simulated security module, the stand-in KMS.
 
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use casemate_dev::circumstances::{self, Circumstance, cannot};
 use casemate_dev::directory::MeasurementsFile;
 use casemate_dev::enclave::{Outside, parts};
 use casemate_enclave::boot::{self, Parts};
@@ -12,7 +14,7 @@ use casemate_enclave::outside::SecurityModule;
 use casemate_enclave::sandbox::{Layer, SandboxOptions};
 use casemate_enclave::{vault, zygote};
 use casemate_link::Address;
-use casemate_standins::{DevelopmentAuthority, SimulatedModule};
+use casemate_standins::{DevelopmentAuthority, HastenedClock, SimulatedModule};
 use clap::Parser;
 
 /// musl's own gives memory back to the kernel so eagerly that a request costs system calls (`docs/decisions/0009`).
@@ -40,6 +42,9 @@ struct Cli {
     /// The first of the uids for vault-managers
     #[arg(long)]
     uid_base: Option<u32>,
+    /// A socket where a test listens that lets time pass and the security module fail
+    #[arg(long)]
+    circumstances: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -62,7 +67,26 @@ fn told(cli: Cli) -> Result<Parts, Box<dyn std::error::Error>> {
     let outside = Outside { link: cli.link, kms_endpoint: cli.kms_endpoint, kms_ca: std::fs::read(&cli.kms_ca)? };
     let defaults = SandboxOptions::default();
     let sandbox = SandboxOptions { uid_base: cli.uid_base.unwrap_or(defaults.uid_base), waived: cli.waived };
-    parts(outside, sandbox, move || {
-        Ok(Arc::new(SimulatedModule::new(authority, measurements)) as Arc<dyn SecurityModule>)
-    })
+    let Some(tests) = cli.circumstances else {
+        return parts(outside, sandbox, move || {
+            Ok(Arc::new(SimulatedModule::new(authority, measurements)) as Arc<dyn SecurityModule>)
+        });
+    };
+    let clock = Arc::new(HastenedClock::default());
+    let module = Arc::new(SimulatedModule::new(authority, measurements).with_clock(clock.clone()));
+    let (passing, failing) = (Arc::clone(&clock), Arc::clone(&module));
+    let bring_about = move |circumstance| {
+        match circumstance {
+            Circumstance::TimePassed(seconds) => passing.pass(seconds),
+            Circumstance::ModuleFailing(fails) => failing.set_failing(fails),
+            // The machine is not ours alone.
+            Circumstance::KernelClock(_) | Circumstance::MemoryUsed(_) => return cannot(circumstance),
+        }
+        Ok(())
+    };
+    let parts = parts(outside, sandbox, move || {
+        circumstances::obey(|| UnixStream::connect(tests), bring_about);
+        Ok(module as Arc<dyn SecurityModule>)
+    })?;
+    Ok(Parts { clock, ..parts })
 }

@@ -1,13 +1,14 @@
 //! The enclave of the test image: real walls, a real link and the machine's own security module, whose documents a development authority
-//! signs. It is told by its host which authority, and where the stand-in KMS is.
+//! signs. It is told by its host which authority, and where the stand-in KMS is, and does to its machine what a test there wants.
 
 use std::error::Error;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use casemate_dev::circumstances::{self, Circumstance, Taken, cannot, set_kernel_clock};
 use casemate_dev::enclave::{Outside, parts};
-use casemate_dev::settings::Settings;
+use casemate_dev::settings::{Settings, dial_host};
 use casemate_enclave::boot::{self, Parts};
 use casemate_enclave::heap::Heap;
 use casemate_enclave::nsm::Nsm;
@@ -42,7 +43,15 @@ fn told() -> Result<Parts, Box<dyn Error>> {
     settings.unpack(Path::new(AUTHORITY))?;
     let authority = Arc::new(DevelopmentAuthority::load(Path::new(AUTHORITY))?);
     let outside = Outside { link: PARENT, kms_ca: settings.kms_ca()?, kms_endpoint: settings.kms_endpoint };
+    let mut taken = Taken::default();
+    let bring_about = move |circumstance| match circumstance {
+        Circumstance::KernelClock(unix_ms) => set_kernel_clock(unix_ms),
+        Circumstance::MemoryUsed(percent) => taken.take(percent),
+        // The time is the machine's, and so is the module.
+        Circumstance::TimePassed(_) | Circumstance::ModuleFailing(_) => cannot(circumstance),
+    };
     parts(outside, SandboxOptions::default(), move || {
+        circumstances::obey(|| dial_host(circumstances::PORT), bring_about);
         let module = Arc::new(Nsm::open()?) as Arc<dyn SecurityModule>;
         Ok(Arc::new(CountersignedModule::new(module, authority)) as Arc<dyn SecurityModule>)
     })

@@ -7,6 +7,7 @@
 )]
 
 mod boots;
+mod clock;
 mod contents;
 mod evidence;
 mod residents;
