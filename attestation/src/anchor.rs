@@ -131,7 +131,7 @@ impl TrustAnchor {
         let subject = tbs.subject().to_string();
         let name = tbs.subject().to_der().map_err(|reason| malformed(&reason))?;
         let key = tbs.subject_public_key_info();
-        let signatures = Arc::new(Signatures::of_key(key.subject_public_key.raw_bytes()));
+        let signatures = Arc::new(Signatures::of_anchor(key.subject_public_key.raw_bytes()));
         let key = key.to_der().map_err(|reason| malformed(&reason))?;
         let fingerprint = Sha256::digest(&der).into();
         let der = CertificateDer::from(der);

@@ -1,8 +1,9 @@
 //! Signatures that were found good before, so that they are not computed again.
 //!
 //! That a key signed some bytes is true at any time and whoever asks: remembering it changes no verdict. What ages (dates, revocation, what
-//! a key may sign) is judged anew each time. An anchor remembers what its own key signed, which nobody but its vendor can make more of; a
-//! batch remembers all of its pieces until it ends. What does not verify is never remembered.
+//! a key may sign) is judged anew each time. An anchor remembers what its own key signed, which nobody but its vendor can make more of;
+//! Intel's collateral what the signers signed that it names; a batch all of its pieces until it ends. What does not verify is never
+//! remembered.
 
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
@@ -13,24 +14,36 @@ use sha2::{Digest, Sha256};
 
 /// What an anchor remembers. AWS's root signs an intermediate for each of some forty regions, Intel's two of them, a signer and a list.
 const OF_AN_ANCHOR: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+/// What a collateral remembers: it holds two texts, and two keys that sign nothing else.
+const OF_A_COLLATERAL: NonZeroUsize = NonZeroUsize::new(4).unwrap();
 
 /// The signatures that are remembered, by the hash of all that one says.
 #[derive(Debug)]
 pub(crate) struct Signatures {
-    /// The only key whose signatures are remembered, as it stands in a certificate's bit string; `None` for any key's.
-    signer: Option<Box<[u8]>>,
+    /// The keys whose signatures are remembered, as they stand in a certificate's bit string; `None` for any key's.
+    signers: Option<Vec<Box<[u8]>>>,
     good: Mutex<LruCache<[u8; 32], ()>>,
 }
 
 impl Signatures {
-    /// Of one key: the last of them.
-    pub(crate) fn of_key(key: &[u8]) -> Self {
-        Self { signer: Some(key.into()), good: Mutex::new(LruCache::new(OF_AN_ANCHOR)) }
+    /// Of an anchor's key: the last of them.
+    pub(crate) fn of_anchor(key: &[u8]) -> Self {
+        Self { signers: Some(vec![key.into()]), good: Mutex::new(LruCache::new(OF_AN_ANCHOR)) }
+    }
+
+    /// Of the signers that a collateral names.
+    pub(crate) fn of_collateral(keys: Vec<Box<[u8]>>) -> Self {
+        Self { signers: Some(keys), good: Mutex::new(LruCache::new(OF_A_COLLATERAL)) }
     }
 
     /// Of any key, for as long as this lives: the caller bounds how many are asked for.
     pub(crate) fn of_any_key() -> Self {
-        Self { signer: None, good: Mutex::new(LruCache::unbounded()) }
+        Self { signers: None, good: Mutex::new(LruCache::unbounded()) }
+    }
+
+    /// Whether this key's signatures are among them.
+    pub(crate) fn are_of(&self, public_key: &[u8]) -> bool {
+        self.signers.as_ref().is_none_or(|signers| signers.iter().any(|signer| **signer == *public_key))
     }
 
     /// Verifies a signature, or remembers that it was.
@@ -42,7 +55,7 @@ impl Signatures {
         signature: &[u8],
     ) -> Result<(), InvalidSignature> {
         // Attack stopped: signatures of somebody's own keys, made by the thousand to push out the vendor's.
-        if self.signer.as_deref().is_some_and(|signer| signer != public_key) {
+        if !self.are_of(public_key) {
             return algorithm.verify_signature(public_key, message, signature);
         }
         let name = name(algorithm, public_key, message, signature);
@@ -165,7 +178,7 @@ mod tests {
 
     #[test]
     fn an_anchor_remembers_what_its_own_key_signed_and_not_more_than_its_bound() {
-        let (algorithm, signatures) = (Counting::default(), Signatures::of_key(b"root"));
+        let (algorithm, signatures) = (Counting::default(), Signatures::of_anchor(b"root"));
         for _ in 0..3 {
             assert!(signatures.verify(&algorithm, b"other", b"message", b"good").is_ok());
         }

@@ -3,12 +3,15 @@
 //! In a file it is one JSON object with the members of Intel's `sgx_ql_qve_collateral_t`: chains in PEM, TCB info and identity as the very
 //! text that was signed, lists and signatures in hex or base64.
 
+use std::sync::Arc;
+
 use dcap_qvl::QuoteCollateralV3;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::chain::CertificateName;
+use crate::chain::{CertificateName, read};
 use crate::encoding::hex_or_base64;
+use crate::signatures::Signatures;
 
 /// The longest collateral; Intel's has about 25 KiB.
 const MAX_BYTES: usize = 256 * 1024;
@@ -96,7 +99,7 @@ pub enum CollateralError {
 }
 
 /// Collateral that was read. Nothing in it is verified yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct IntelCollateral {
     /// As `dcap-qvl` takes it.
     pub(super) parts: Box<QuoteCollateralV3>,
@@ -104,7 +107,18 @@ pub struct IntelCollateral {
     pub(super) signer_chains: [(CertificateName, Vec<Vec<u8>>); 3],
     /// The version of the TCB info; none where that is not what it should be.
     pub(super) tcb_info_version: Option<u64>,
+    /// What the signers of TCB info and QE identity signed, as far as it was asked; shared by copies.
+    pub(super) signatures: Arc<Signatures>,
 }
+
+impl PartialEq for IntelCollateral {
+    /// All else is read from the parts, or does not tell one collateral from another.
+    fn eq(&self, other: &Self) -> bool {
+        self.parts == other.parts
+    }
+}
+
+impl Eq for IntelCollateral {}
 
 /// The one member of the TCB info that is read here.
 #[derive(Deserialize)]
@@ -168,7 +182,13 @@ impl IntelCollateral {
         ]
         .map(|(name, chain)| (name, certificates(chain.as_bytes(), MAX_CHAIN)));
         let tcb_info_version = serde_json::from_str::<TcbInfo>(&parts.tcb_info).ok().map(|info| info.version);
-        Ok(Self { parts: Box::new(parts), signer_chains, tcb_info_version })
+        // What is no certificate is refused when a quote is verified.
+        let signers = signer_chains[..2].iter().filter_map(|(name, chain)| {
+            let certificate = read(*name, chain.first()?).ok()?;
+            Some(certificate.tbs_certificate().subject_public_key_info().subject_public_key.raw_bytes().into())
+        });
+        let signatures = Arc::new(Signatures::of_collateral(signers.collect()));
+        Ok(Self { parts: Box::new(parts), signer_chains, tcb_info_version, signatures })
     }
 
     /// All of it, in an order of its own: what the cache knows it by.

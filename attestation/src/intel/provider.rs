@@ -13,19 +13,19 @@ use crate::backend::INTEL;
 use crate::signatures::Signatures;
 
 thread_local! {
-    /// The memory of the verification that this thread is in: `dcap-qvl` takes its algorithm as a constant, which can hold none.
-    static CURRENT: RefCell<Option<Arc<Signatures>>> = const { RefCell::new(None) };
+    /// The memories of the verification that this thread is in: `dcap-qvl` takes its algorithm as a constant, which can hold none.
+    static CURRENT: RefCell<Vec<Arc<Signatures>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Does `work`, whose signatures are looked up and kept in `signatures`.
-pub(super) fn remembering<T>(signatures: &Arc<Signatures>, work: impl FnOnce() -> T) -> T {
-    let before = CURRENT.replace(Some(Arc::clone(signatures)));
+/// Does `work`, whose signatures are looked up and kept in the first of `memories` that is for their key.
+pub(super) fn remembering<T>(memories: &[&Arc<Signatures>], work: impl FnOnce() -> T) -> T {
+    let before = CURRENT.replace(memories.iter().copied().map(Arc::clone).collect());
     let done = work();
     CURRENT.set(before);
     done
 }
 
-/// Intel's algorithm, with the memory of [`remembering`].
+/// Intel's algorithm, with the memories of [`remembering`].
 #[derive(Debug)]
 struct EcdsaP256Sha256;
 
@@ -39,8 +39,8 @@ impl SignatureVerificationAlgorithm for EcdsaP256Sha256 {
     }
 
     fn verify_signature(&self, public_key: &[u8], message: &[u8], signature: &[u8]) -> Result<(), InvalidSignature> {
-        CURRENT.with_borrow(|signatures| match signatures {
-            Some(signatures) => signatures.verify(INTEL, public_key, message, signature),
+        CURRENT.with_borrow(|memories| match memories.iter().find(|memory| memory.are_of(public_key)) {
+            Some(memory) => memory.verify(INTEL, public_key, message, signature),
             None => INTEL.verify_signature(public_key, message, signature),
         })
     }
@@ -88,10 +88,10 @@ mod tests {
     fn what_is_verified_within_is_remembered_there_and_nowhere_else() {
         let (outer, inner) = (Arc::new(Signatures::of_any_key()), Arc::new(Signatures::of_any_key()));
         assert!(verifies(b"sample"), "without a memory");
-        remembering(&outer, || {
+        remembering(&[&outer], || {
             assert!(!verifies(b"sampl"));
             assert_eq!(outer.count(), 0);
-            remembering(&inner, || assert!(verifies(b"sample")));
+            remembering(&[&inner, &outer], || assert!(verifies(b"sample")));
             assert_eq!((outer.count(), inner.count()), (0, 1));
             assert!(verifies(b"sample"));
             assert!(!verifies(b"sampl"), "another message, although the key and the signature are known");

@@ -48,7 +48,7 @@ pub(crate) fn authenticate(
         // Both are for the policy to say, which has the claims; see `Claims::debug` and `Register::MrServiceTd`.
         .allow_debug(true)
         .allow_service_td(true);
-    let verified = remembering(shared.signatures(anchor), || {
+    let verified = remembering(&[shared.signatures(anchor), &collateral.signatures], || {
         verifier.verify_with_policy(quote.bytes(), (*collateral.parts).clone(), now_unix, &Everything)
     })
     .map_err(|error| diagnose(&error, &quote, collateral, now_unix))?;
