@@ -4,6 +4,7 @@
 //! hold each file here to the vendor's fingerprint, and where the collection of real evidence lies, to the chains in it.
 
 use std::fmt;
+use std::sync::{Arc, LazyLock};
 
 use rustls_pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
@@ -11,6 +12,7 @@ use x509_cert::Certificate;
 use x509_cert::der::{Decode, Encode};
 
 use crate::claims::Product;
+use crate::signatures::Signatures;
 
 const AMD_ARK_MILAN: &[u8] = include_bytes!("anchors/amd-ark-milan.der");
 const AMD_ARK_GENOA: &[u8] = include_bytes!("anchors/amd-ark-genoa.der");
@@ -36,7 +38,7 @@ pub(crate) fn amd_key() -> Vec<u8> {
 }
 
 /// A root certificate that the caller trusts. Never taken from evidence, a node or an operator.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct TrustAnchor {
     der: CertificateDer<'static>,
     subject: String,
@@ -45,7 +47,18 @@ pub struct TrustAnchor {
     /// The DER of its subject public key info: with the name, all that a path ends at.
     key: Vec<u8>,
     fingerprint: [u8; 32],
+    /// What its key signed, as far as it was asked; shared by its copies.
+    signatures: Arc<Signatures>,
 }
+
+impl PartialEq for TrustAnchor {
+    /// All else is read from the certificate, or does not tell one anchor from another.
+    fn eq(&self, other: &Self) -> bool {
+        self.der == other.der
+    }
+}
+
+impl Eq for TrustAnchor {}
 
 /// Why a certificate cannot be an anchor.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -75,7 +88,11 @@ impl TrustAnchor {
 
     /// AWS's root of the Nitro attestation PKI (G1), compiled in. The only anchor that release programs name.
     pub fn aws_nitro() -> Self {
-        Self::from_der(crate::nitro::ROOT_G1.to_vec()).expect("the compiled-in root is a root; a test reads it")
+        static ANCHOR: LazyLock<TrustAnchor> = LazyLock::new(|| {
+            TrustAnchor::from_der(crate::nitro::ROOT_G1.to_vec())
+                .expect("the compiled-in root is a root; a test reads it")
+        });
+        ANCHOR.clone()
     }
 
     /// AMD's root key certificate (ARK) of one product, compiled in.
@@ -90,7 +107,10 @@ impl TrustAnchor {
 
     /// Intel's root of the SGX and TDX provisioning PKI, compiled in.
     pub fn intel() -> Self {
-        Self::from_der(INTEL_SGX_ROOT.to_vec()).expect("the compiled-in root is a root; a test reads it")
+        static ANCHOR: LazyLock<TrustAnchor> = LazyLock::new(|| {
+            TrustAnchor::from_der(INTEL_SGX_ROOT.to_vec()).expect("the compiled-in root is a root; a test reads it")
+        });
+        ANCHOR.clone()
     }
 
     /// Takes a root certificate, in DER form, as an anchor.
@@ -110,12 +130,14 @@ impl TrustAnchor {
         }
         let subject = tbs.subject().to_string();
         let name = tbs.subject().to_der().map_err(|reason| malformed(&reason))?;
-        let key = tbs.subject_public_key_info().to_der().map_err(|reason| malformed(&reason))?;
+        let key = tbs.subject_public_key_info();
+        let signatures = Arc::new(Signatures::of_anchor(key.subject_public_key.raw_bytes()));
+        let key = key.to_der().map_err(|reason| malformed(&reason))?;
         let fingerprint = Sha256::digest(&der).into();
         let der = CertificateDer::from(der);
         // Asked now, so that a bad anchor is reported where it was configured and not with the first evidence.
         webpki::anchor_from_trusted_cert(&der).map_err(|reason| malformed(&reason))?;
-        Ok(Self { der, subject, name, key, fingerprint })
+        Ok(Self { der, subject, name, key, fingerprint, signatures })
     }
 
     /// The certificate.
@@ -134,6 +156,10 @@ impl TrustAnchor {
 
     pub(crate) fn key_der(&self) -> &[u8] {
         &self.key
+    }
+
+    pub(crate) fn signatures(&self) -> &Arc<Signatures> {
+        &self.signatures
     }
 
     /// SHA-256 of its DER.

@@ -15,10 +15,10 @@ compile_error!("casemate-attestation needs a signature back-end: switch on the f
 
 /// What Nitro's certificates may be signed with.
 #[cfg(feature = "aws-lc")]
-pub(crate) const NITRO_CERTIFICATES: &[&dyn SignatureVerificationAlgorithm] = &[webpki::aws_lc_rs::ECDSA_P384_SHA384];
+pub(crate) const NITRO: &dyn SignatureVerificationAlgorithm = webpki::aws_lc_rs::ECDSA_P384_SHA384;
 /// What Nitro's certificates may be signed with.
 #[cfg(all(feature = "rust-crypto", not(feature = "aws-lc")))]
-pub(crate) const NITRO_CERTIFICATES: &[&dyn SignatureVerificationAlgorithm] = &[pure_rust::ECDSA_P384_SHA384];
+pub(crate) const NITRO: &dyn SignatureVerificationAlgorithm = pure_rust::ECDSA_P384_SHA384;
 
 /// What Intel's certificates, lists and quotes may be signed with.
 #[cfg(feature = "aws-lc")]
@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn the_other_back_end_holds_to_the_rfc_too() {
         holds_to_the_rfc(pure_rust::es384_verifies);
-        let (ours, theirs) = (pure_rust::ECDSA_P384_SHA384, NITRO_CERTIFICATES[0]);
+        let (ours, theirs) = (pure_rust::ECDSA_P384_SHA384, NITRO);
         assert_eq!(ours.public_key_alg_id(), theirs.public_key_alg_id());
         assert_eq!(ours.signature_alg_id(), theirs.signature_alg_id());
         assert_eq!(pure_rust::ECDSA_P256_SHA256.public_key_alg_id(), INTEL.public_key_alg_id());

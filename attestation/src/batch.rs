@@ -1,29 +1,34 @@
 //! Many pieces of evidence at once: a chain that several of them show is verified once.
 //!
 //! Nitro's documents of one enclave share a chain for hours, and SEV-SNP's reports of one chip for as long as its firmware stays. Intel's
-//! quotes and collateral are verified by `dcap-qvl` as one, which leaves nothing to share.
+//! quotes and collateral are verified by `dcap-qvl` as one, and what it found out cannot be given to it again; its signatures are
+//! computed here, so they are what is shared: those of the same collateral, of the same platform's certificates and of the same quoting
+//! enclave. All else about them is read and judged for each quote.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
 use crate::nitro::{Chain as NitroChain, Document};
 use crate::policy::SnpRules;
+use crate::signatures::Signatures;
 use crate::snp::Chain as SnpChain;
 use crate::{Claims, Collateral, Policy, Refusal, TrustAnchor};
 
-/// Chains by the hash of their certificates.
-#[derive(Debug, Default)]
-struct Chains {
+/// Chains by the hash of their certificates, and Intel's signatures.
+#[derive(Debug)]
+struct Known {
     nitro: HashMap<[u8; 32], NitroChain>,
     snp: HashMap<[u8; 32], SnpChain>,
+    intel: Arc<Signatures>,
 }
 
-/// The chains that were verified at the batch's time under the batch's policy.
+/// What was verified at the batch's time under the batch's policy.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     /// `None` for one piece alone, which would pay for names that nobody asks for.
-    chains: Option<Chains>,
+    known: Option<Known>,
 }
 
 /// The bytes of the items, each with its length before it.
@@ -43,7 +48,7 @@ impl Shared {
         time_unix: u64,
         anchor: &TrustAnchor,
     ) -> Result<NitroChain, Refusal> {
-        let Some(Chains { nitro: chains, .. }) = &mut self.chains else {
+        let Some(Known { nitro: chains, .. }) = &mut self.known else {
             return Ok(NitroChain::verify(document, time_unix, anchor)?);
         };
         let time = time_unix.to_be_bytes();
@@ -65,7 +70,7 @@ impl Shared {
         now_unix: u64,
         rules: &SnpRules,
     ) -> Result<SnpChain, Refusal> {
-        let Some(Chains { snp: chains, .. }) = &mut self.chains else {
+        let Some(Known { snp: chains, .. }) = &mut self.known else {
             return SnpChain::verify(certificates, crls, now_unix, rules);
         };
         let count = certificates.len().to_be_bytes();
@@ -78,11 +83,18 @@ impl Shared {
         chains.insert(name, chain.clone());
         Ok(chain)
     }
+
+    /// Where a quote's signatures are remembered: with the batch, or those of the root alone with the anchor.
+    pub(crate) fn signatures<'a>(&'a self, anchor: &'a TrustAnchor) -> &'a Arc<Signatures> {
+        self.known.as_ref().map_or(anchor.signatures(), |known| &known.intel)
+    }
 }
 
 /// Does what [`verify`](crate::verify) does for each piece, with the same results, in the same order.
 pub fn verify_batch(pieces: &[(&[u8], &Collateral)], now_unix: u64, policy: &Policy) -> Vec<Result<Claims, Refusal>> {
-    let mut shared = Shared { chains: Some(Chains::default()) };
+    let intel = Arc::new(Signatures::of_any_key());
+    let known = Known { nitro: HashMap::new(), snp: HashMap::new(), intel };
+    let mut shared = Shared { known: Some(known) };
     let verdicts = pieces.iter().map(|(evidence, collateral)| {
         let claims = crate::authenticate_with(evidence, collateral, now_unix, policy, &mut shared)?;
         policy.judge(&claims, now_unix)?;

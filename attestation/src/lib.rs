@@ -31,6 +31,7 @@ mod evidence;
 mod policy;
 mod refusal;
 mod report_data;
+mod signatures;
 
 pub mod fuzz;
 pub mod intel;
@@ -114,7 +115,7 @@ fn authenticate_with(
         }
         (Platform::SevSnp, _, Some(rules), _) => snp::authenticate(evidence, collateral, now_unix, rules, shared),
         (Platform::Sgx | Platform::Tdx, _, _, Some(rules)) => {
-            intel::authenticate(evidence, collateral.of_intel(), now_unix, &rules.anchors)
+            intel::authenticate(evidence, collateral.of_intel(), now_unix, &rules.anchors, shared)
         }
         _ => unreachable!("a platform without rules was refused above"),
     }

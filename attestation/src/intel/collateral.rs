@@ -3,14 +3,20 @@
 //! In a file it is one JSON object with the members of Intel's `sgx_ql_qve_collateral_t`: chains in PEM, TCB info and identity as the very
 //! text that was signed, lists and signatures in hex or base64.
 
+use std::sync::Arc;
+
 use dcap_qvl::QuoteCollateralV3;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::chain::{CertificateName, read};
 use crate::encoding::hex_or_base64;
+use crate::signatures::Signatures;
 
 /// The longest collateral; Intel's has about 25 KiB.
 const MAX_BYTES: usize = 256 * 1024;
+/// The most certificates of a chain that are looked at.
+pub(super) const MAX_CHAIN: usize = 5;
 
 /// A part of the collateral.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,8 +99,32 @@ pub enum CollateralError {
 }
 
 /// Collateral that was read. Nothing in it is verified yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IntelCollateral(pub(super) Box<QuoteCollateralV3>);
+#[derive(Debug, Clone)]
+pub struct IntelCollateral {
+    /// As `dcap-qvl` takes it.
+    pub(super) parts: Box<QuoteCollateralV3>,
+    /// The chains of those who signed TCB info, QE identity and revocation lists: read once, because a collateral serves many quotes.
+    pub(super) signer_chains: [(CertificateName, Vec<Vec<u8>>); 3],
+    /// The version of the TCB info; none where that is not what it should be.
+    pub(super) tcb_info_version: Option<u64>,
+    /// What the signers of TCB info and QE identity signed, as far as it was asked; shared by copies.
+    pub(super) signatures: Arc<Signatures>,
+}
+
+impl PartialEq for IntelCollateral {
+    /// All else is read from the parts, or does not tell one collateral from another.
+    fn eq(&self, other: &Self) -> bool {
+        self.parts == other.parts
+    }
+}
+
+impl Eq for IntelCollateral {}
+
+/// The one member of the TCB info that is read here.
+#[derive(Deserialize)]
+struct TcbInfo {
+    version: u64,
+}
 
 #[derive(Deserialize)]
 struct File {
@@ -133,7 +163,7 @@ impl IntelCollateral {
         let bytes = |name: &str, text: &str| {
             hex_or_base64(text).ok_or_else(|| CollateralError::Malformed(format!("{name} is neither hex nor base64")))
         };
-        Ok(Self(Box::new(QuoteCollateralV3 {
+        let parts = QuoteCollateralV3 {
             root_ca_crl: bytes("root_ca_crl", &file.root_ca_crl)?,
             pck_crl: bytes("pck_crl", &file.pck_crl)?,
             tcb_info_signature: bytes("tcb_info_signature", &file.tcb_info_signature)?,
@@ -144,7 +174,21 @@ impl IntelCollateral {
             qe_identity_issuer_chain: file.qe_identity_issuer_chain,
             qe_identity: file.qe_identity,
             pck_certificate_chain: file.pck_certificate_chain,
-        })))
+        };
+        let signer_chains = [
+            (CertificateName::TcbSigner, &parts.tcb_info_issuer_chain),
+            (CertificateName::QeSigner, &parts.qe_identity_issuer_chain),
+            (CertificateName::Intermediate, &parts.pck_crl_issuer_chain),
+        ]
+        .map(|(name, chain)| (name, certificates(chain.as_bytes(), MAX_CHAIN)));
+        let tcb_info_version = serde_json::from_str::<TcbInfo>(&parts.tcb_info).ok().map(|info| info.version);
+        // What is no certificate is refused when a quote is verified.
+        let signers = signer_chains[..2].iter().filter_map(|(name, chain)| {
+            let certificate = read(*name, chain.first()?).ok()?;
+            Some(certificate.tbs_certificate().subject_public_key_info().subject_public_key.raw_bytes().into())
+        });
+        let signatures = Arc::new(Signatures::of_collateral(signers.collect()));
+        Ok(Self { parts: Box::new(parts), signer_chains, tcb_info_version, signatures })
     }
 
     /// All of it, in an order of its own: what the cache knows it by.
@@ -160,7 +204,7 @@ impl IntelCollateral {
             qe_identity,
             qe_identity_signature,
             pck_certificate_chain,
-        } = &*self.0;
+        } = &*self.parts;
         [
             pck_crl_issuer_chain.as_bytes(),
             root_ca_crl,

@@ -6,7 +6,7 @@
 use serde_json::Value;
 use x509_cert::Certificate;
 
-use super::collateral::{CollateralError, Part, certificates};
+use super::collateral::{CollateralError, MAX_CHAIN, Part, certificates};
 use super::{IntelCollateral, Quote};
 use crate::Refusal;
 use crate::chain::{CertificateName, ChainError, judge_validity, read};
@@ -15,8 +15,6 @@ use crate::refusal::{IntelError, printable};
 
 /// The oldest TCB info that `dcap-qvl` reads.
 const TCB_INFO_VERSION: u64 = 3;
-/// The most certificates of a chain that are looked at.
-const MAX_CHAIN: usize = 5;
 const ALGORITHM: &str = "ECDSA on P-256 and SHA-256";
 
 /// Names the reason of a refusal.
@@ -32,20 +30,10 @@ pub(super) fn diagnose(
 
 /// The chain of the platform's key: from the collateral if that has one, as `dcap-qvl` takes it.
 pub(super) fn platform_chain(quote: &Quote<'_>, collateral: &IntelCollateral) -> Vec<Vec<u8>> {
-    match &collateral.0.pck_certificate_chain {
+    match &collateral.parts.pck_certificate_chain {
         Some(chain) => certificates(chain.as_bytes(), MAX_CHAIN),
         None => quote.chain().map(|chain| certificates(chain, MAX_CHAIN)).unwrap_or_default(),
     }
-}
-
-/// The chains of those who signed TCB info, QE identity and revocation lists.
-pub(super) fn signer_chains(collateral: &IntelCollateral) -> [(CertificateName, Vec<Vec<u8>>); 3] {
-    [
-        (CertificateName::TcbSigner, &collateral.0.tcb_info_issuer_chain),
-        (CertificateName::QeSigner, &collateral.0.qe_identity_issuer_chain),
-        (CertificateName::Intermediate, &collateral.0.pck_crl_issuer_chain),
-    ]
-    .map(|(name, chain)| (name, certificates(chain.as_bytes(), MAX_CHAIN)))
 }
 
 fn named(chain: &[Vec<u8>], leaf: CertificateName) -> Result<Vec<(CertificateName, Certificate)>, ChainError> {
@@ -60,14 +48,14 @@ fn named(chain: &[Vec<u8>], leaf: CertificateName) -> Result<Vec<(CertificateNam
 
 fn of_certificates(quote: &Quote<'_>, collateral: &IntelCollateral, now_unix: u64) -> Result<(), Refusal> {
     let mut all = Vec::new();
-    for (leaf, chain) in signer_chains(collateral) {
-        all.extend(named(&chain, leaf)?);
+    for (leaf, chain) in &collateral.signer_chains {
+        all.extend(named(chain, *leaf)?);
     }
     all.extend(named(&platform_chain(quote, collateral), CertificateName::Leaf)?);
     for (name, certificate) in &all {
         judge_validity(*name, certificate, now_unix)?;
     }
-    for crl in [&collateral.0.root_ca_crl, &collateral.0.pck_crl] {
+    for crl in [&collateral.parts.root_ca_crl, &collateral.parts.pck_crl] {
         let list = RevocationList::parse(crl).map_err(ChainError::from)?;
         list.judge_time(now_unix).map_err(ChainError::from)?;
         for (name, certificate) in &all {
@@ -150,14 +138,10 @@ fn of_sentence(sentence: &str, collateral: &IntelCollateral, now_unix: u64) -> R
     }
 }
 
-/// Refuses TCB info that is older than what all of `dcap-qvl` reads. Only the one member is read, since this is asked of every quote.
+/// Refuses TCB info that is older than what all of `dcap-qvl` reads.
 pub(super) fn judge_version(collateral: &IntelCollateral) -> Result<(), CollateralError> {
-    #[derive(serde::Deserialize)]
-    struct TcbInfo {
-        version: u64,
-    }
-    match serde_json::from_str::<TcbInfo>(&collateral.0.tcb_info) {
-        Ok(TcbInfo { version: found }) if found < TCB_INFO_VERSION => {
+    match collateral.tcb_info_version {
+        Some(found) if found < TCB_INFO_VERSION => {
             Err(CollateralError::Version { part: Part::TcbInfo, found, wanted: TCB_INFO_VERSION })
         }
         // What is no TCB info is refused when it is read.
@@ -168,8 +152,8 @@ pub(super) fn judge_version(collateral: &IntelCollateral) -> Result<(), Collater
 /// TCB info or QE identity as JSON; null if it is none.
 fn part_of(collateral: &IntelCollateral, part: Part) -> Value {
     let text = match part {
-        Part::TcbInfo => &collateral.0.tcb_info,
-        Part::QeIdentity => &collateral.0.qe_identity,
+        Part::TcbInfo => &collateral.parts.tcb_info,
+        Part::QeIdentity => &collateral.parts.qe_identity,
     };
     serde_json::from_str(text).unwrap_or_default()
 }

@@ -7,6 +7,7 @@
 
 mod collateral;
 mod diagnosis;
+mod provider;
 mod quote;
 mod verify;
 

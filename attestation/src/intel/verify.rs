@@ -1,19 +1,16 @@
 //! From bytes to authenticated claims: the framing, the pinned root, then `dcap-qvl`.
 
-use dcap_qvl::config::{Config, CryptoProvider};
 use dcap_qvl::quote::{Report, TDReport10};
-use dcap_qvl::signature::DerSigEncoder;
 use dcap_qvl::verify::QuoteVerifier;
-use dcap_qvl::x509::X509CertBackend;
 use dcap_qvl::{Policy as TheirPolicy, QuoteClaims};
-use rustls_pki_types::SignatureVerificationAlgorithm;
-use sha2::{Digest, Sha256, Sha384};
+use sha2::{Digest, Sha256};
 use x509_cert::der::Encode;
 
 use super::collateral::CollateralError;
-use super::diagnosis::{diagnose, judge_version, platform_chain, signer_chains};
+use super::diagnosis::{diagnose, judge_version, platform_chain};
+use super::provider::{Ours, remembering};
 use super::{IntelCollateral, Quote, TeeKind};
-use crate::backend;
+use crate::batch::Shared;
 use crate::chain::{CertificateName, ChainError, read};
 use crate::claims::{Bound, Claims, DebugSign, Guest, Identity, Measurements, Platform, Register, Tcb, TcbStatus};
 use crate::refusal::{IntelError, Short};
@@ -21,29 +18,6 @@ use crate::{Refusal, TrustAnchor};
 
 /// Bit 1 of ATTRIBUTES.
 const SGX_DEBUG: u8 = 0x02;
-
-/// `dcap-qvl` with this crate's cryptography.
-struct Ours;
-
-impl Config for Ours {
-    type X509 = X509CertBackend;
-    type SigEncoder = DerSigEncoder;
-    type Crypto = Ours;
-}
-
-impl CryptoProvider for Ours {
-    fn sig_algo() -> &'static dyn SignatureVerificationAlgorithm {
-        backend::INTEL
-    }
-
-    fn sha256(data: &[u8]) -> [u8; 32] {
-        Sha256::digest(data).into()
-    }
-
-    fn sha384(data: &[u8]) -> [u8; 48] {
-        Sha384::digest(data).into()
-    }
-}
 
 /// Judging is [`Policy`](crate::Policy)'s part, over claims in this crate's own words.
 struct Everything;
@@ -64,6 +38,7 @@ pub(crate) fn authenticate(
     collateral: Option<&IntelCollateral>,
     now_unix: u64,
     anchors: &[TrustAnchor],
+    shared: &Shared,
 ) -> Result<Claims, Refusal> {
     let quote = Quote::parse(evidence)?;
     let collateral = collateral.ok_or(CollateralError::Missing)?;
@@ -73,9 +48,10 @@ pub(crate) fn authenticate(
         // Both are for the policy to say, which has the claims; see `Claims::debug` and `Register::MrServiceTd`.
         .allow_debug(true)
         .allow_service_td(true);
-    let verified = verifier
-        .verify_with_policy(quote.bytes(), (*collateral.0).clone(), now_unix, &Everything)
-        .map_err(|error| diagnose(&error, &quote, collateral, now_unix))?;
+    let verified = remembering(&[shared.signatures(anchor), &collateral.signatures], || {
+        verifier.verify_with_policy(quote.bytes(), (*collateral.parts).clone(), now_unix, &Everything)
+    })
+    .map_err(|error| diagnose(&error, &quote, collateral, now_unix))?;
     claims(&verified, anchor)
 }
 
@@ -86,9 +62,8 @@ fn choose_anchor<'a>(
     anchors: &'a [TrustAnchor],
 ) -> Result<&'a TrustAnchor, Refusal> {
     let mut chosen: Option<&TrustAnchor> = None;
-    let mut chains = signer_chains(collateral).to_vec();
-    chains.push((CertificateName::Leaf, platform_chain(quote, collateral)));
-    for (place, chain) in &chains {
+    let of_platform = (CertificateName::Leaf, platform_chain(quote, collateral));
+    for (place, chain) in collateral.signer_chains.iter().chain([&of_platform]) {
         let shown = anchors.iter().find(|anchor| chain.iter().any(|der| anchor.der().as_ref() == der.as_slice()));
         let anchor = match shown {
             // Byte for byte: nothing needs to be read.

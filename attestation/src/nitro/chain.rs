@@ -12,11 +12,12 @@ use x509_cert::ext::pkix::KeyUsage;
 
 use super::Document;
 use crate::TrustAnchor;
-use crate::backend::NITRO_CERTIFICATES;
+use crate::backend::NITRO;
 use crate::chain::{
     AnyPurpose, CertificateName, ChainError, judge_key_usage, judge_validity, p384_point, read, refused as refused_by,
 };
 use crate::refusal::Short;
+use crate::signatures::Remembered;
 
 const ALGORITHM: &str = "ECDSA on P-384 and SHA-384";
 
@@ -64,9 +65,11 @@ fn judge_path(document: &Document<'_>, now_unix: u64, anchor: &TrustAnchor) -> R
     let anchors = [webpki::anchor_from_trusted_cert(anchor.der()).map_err(refused)?];
     let leaf = CertificateDer::from(document.certificate);
     let leaf = EndEntityCert::try_from(&leaf).map_err(refused)?;
+    // A document's chain begins with what the root signed for its region, the same for weeks.
+    let algorithm = Remembered { algorithm: NITRO, signatures: anchor.signatures() };
     let path = leaf
         .verify_for_usage(
-            NITRO_CERTIFICATES,
+            &[&algorithm],
             &anchors,
             &intermediates,
             UnixTime::since_unix_epoch(std::time::Duration::from_secs(now_unix)),

@@ -3,6 +3,7 @@
 use casemate_attestation::intel::{CollateralError, Part, QuoteError};
 use casemate_attestation::{
     CertificateName, ChainError, Claims, Collateral, CrlError, DebugSign, IntelError, Refusal, TcbStatus, verify,
+    verify_batch,
 };
 
 use crate::intel::{Built, CA_SERIAL, Forgery, LEAF_SERIAL, LONG, TCB_SERIAL};
@@ -33,6 +34,36 @@ fn honest_quotes_of_both_kinds() {
         assert_eq!(claims.tcb.unwrap().status(), Some(TcbStatus::UpToDate));
         assert_eq!(claims.anchor_subject, "CN=DEV ONLY SGX Root CA");
         assert_eq!(claims.bound.report_data, Some([0xda; 64]));
+    }
+}
+
+/// A batch remembers signatures of good quotes; none of them speaks for another quote, another collateral or another time.
+#[test]
+fn what_a_batch_remembers_makes_no_forgery_good() {
+    let honest = Forgery::default().build();
+    let revoking = Forgery { pck_crl: (LONG, vec![LEAF_SERIAL]), ..Forgery::default() }.build();
+    let (good, revoked) = (honest.collateral(), revoking.collateral());
+    // Header, report, signature, key, and the quoting enclave's report, signature and data; behind them is PEM, which nobody signs.
+    let said = 48 + 384 + 4 + 64 + 64 + 384 + 64 + 2 + 32;
+    let changed: Vec<_> = (0..said)
+        .step_by(5)
+        .map(|place| {
+            let mut quote = honest.quote.clone();
+            quote[place] ^= 1 << (place % 8);
+            quote
+        })
+        .collect();
+    let mut pieces = vec![(honest.quote.as_slice(), &good), (honest.quote.as_slice(), &revoked)];
+    pieces.extend(changed.iter().map(|quote| (quote.as_slice(), &good)));
+    pieces.push((honest.quote.as_slice(), &good));
+    for now_unix in [NOW_UNIX, NOW_UNIX - 10_000 * DAY] {
+        let verdicts = verify_batch(&pieces, now_unix, &honest.policy);
+        for (verdict, (quote, collateral)) in verdicts.iter().zip(&pieces) {
+            assert_eq!(*verdict, verify(quote, collateral, now_unix, &honest.policy));
+        }
+        let believed: Vec<_> = (0..pieces.len()).filter(|place| verdicts[*place].is_ok()).collect();
+        let wanted = if now_unix == NOW_UNIX { vec![0, pieces.len() - 1] } else { vec![] };
+        assert_eq!(believed, wanted);
     }
 }
 

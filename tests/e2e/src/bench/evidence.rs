@@ -1,147 +1,141 @@
 //! Judging evidence: of Nitro a real document where the collection of real evidence lies, else the node's own, made under the development
-//! root; of the other platforms what the collection has, and nothing without it.
+//! root; of the other platforms what the collection has, and nothing without it. Each beside the bare signatures, beside a verifier that
+//! sees everything for the first time, and beside the verifier of phones.
 
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
-
-use casemate_attestation::intel::IntelCollateral;
-use casemate_attestation::nitro::authenticate;
-use casemate_attestation::{Cache, Collateral, IntelRules, Policy, TcbStatus, TrustAnchor, verify};
-use serde_json::Value;
+mod bare;
+mod collection;
+mod portable;
+mod server;
 
 use super::Result;
+use super::row::{Row, Samples};
 use crate::Node;
-use crate::programs::checkout;
+use bare::Bare;
+use portable::Portable;
+use server::Piece;
 
-/// A document, and the policy that it satisfies.
+/// What is judged.
 #[derive(Debug)]
-pub(super) struct Document {
-    evidence: Vec<u8>,
-    time: u64,
-    policy: Policy,
+pub(super) struct Evidence {
+    nitro: Piece,
+    snp: Option<Piece>,
+    sgx: Option<Piece>,
+    tdx: Option<Piece>,
+    portable_nitro: Option<Portable>,
+    portable_snp: Option<Portable>,
+    portable_sgx: Option<Portable>,
+    portable_tdx: Option<Portable>,
+    bare_nitro: Bare,
+    bare_intel: Bare,
 }
 
-impl Document {
-    #[expect(clippy::print_stderr, reason = "what was measured belongs beside the figure")]
-    pub(super) fn find(node: &Node) -> Result<Self> {
-        if let Some((evidence, time)) = real()? {
-            return Self::new(evidence, time, TrustAnchor::aws_nitro());
-        }
-        eprintln!("nitro_verify: no real evidence here (CASEMATE_VECTORS); a development document is measured");
-        let (status, body) = node
-            .http("POST", "/v1/attestation/generate", r#"{"nonce":"AAECAwQFBgcICQoLDA0ODw=="}"#)
-            .ok_or("the parent does not answer")?;
-        let answer: Value = serde_json::from_str(&body)?;
-        let text = answer["evidence"].as_str().ok_or_else(|| format!("no evidence: {status} {body}"))?;
-        let anchor = TrustAnchor::from_der(std::fs::read(node.path("authority/root.der"))?)?;
-        let evidence = data_encoding::BASE64.decode(text.as_bytes())?;
-        Self::new(evidence, std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs(), anchor)
-    }
-
-    fn new(evidence: Vec<u8>, time: u64, anchor: TrustAnchor) -> Result<Self> {
-        let claims = authenticate(&evidence, time, &anchor)?.into_claims();
-        let policy = Policy {
-            max_age: Duration::from_hours(1),
-            clock_skew: Duration::ZERO,
-            bound: claims.bound,
-            ..Policy::nitro(anchor, claims.measurements.image())
-        };
-        Ok(Self { evidence, time, policy })
-    }
-
-    pub(super) fn verify(&self) -> Result<Duration> {
-        let start = Instant::now();
-        verify(&self.evidence, &Collateral::NONE, self.time, &self.policy)?;
-        Ok(start.elapsed())
-    }
-}
-
-/// A piece of evidence with its collateral.
-#[derive(Debug)]
-pub(super) struct Piece {
-    evidence: Vec<u8>,
-    collateral: Collateral,
-    time: u64,
-    policy: Policy,
-    cache: Cache,
-}
-
-impl Piece {
-    pub(super) fn verify(&self) -> Result<Duration> {
-        let start = Instant::now();
-        verify(&self.evidence, &self.collateral, self.time, &self.policy)?;
-        Ok(start.elapsed())
-    }
-
-    /// Through a cache that knows it, but for the first time.
-    pub(super) fn verify_again(&self) -> Result<Duration> {
-        self.cache.verify(&self.evidence, &self.collateral, self.time, &self.policy)?;
-        let start = Instant::now();
-        self.cache.verify(&self.evidence, &self.collateral, self.time, &self.policy)?;
-        Ok(start.elapsed())
-    }
-}
-
-/// One of each other platform, where the collection has one.
+/// One platform's samples.
 #[derive(Debug, Default)]
-pub(super) struct Pieces {
-    pub(super) snp: Option<Piece>,
-    pub(super) sgx: Option<Piece>,
-    pub(super) tdx: Option<Piece>,
+struct Kind {
+    verify: Samples,
+    /// By an anchor, and with a collateral, that remembers nothing.
+    first: Samples,
+    portable: Samples,
 }
 
-impl Pieces {
-    #[expect(clippy::print_stderr, reason = "what was not measured belongs beside the figures")]
-    pub(super) fn find() -> Result<Self> {
-        let Some(entries) = manifest()? else {
-            eprintln!("snp_verify, sgx_verify, tdx_verify: no real evidence here (CASEMATE_VECTORS)");
-            return Ok(Self::default());
-        };
-        let of = |kind: &str| -> Result<Option<Piece>> {
-            let good = |entry: &&Value| {
-                let verdict = entry["expected_verdict"].as_str().unwrap_or_default();
-                entry["kind"] == kind && (verdict == "ok" || verdict.starts_with("verify ok"))
-            };
-            entries.iter().find(good).map(piece).transpose()
-        };
-        Ok(Self { snp: of("snp")?, sgx: of("sgx")?, tdx: of("tdx")? })
+/// How long it took.
+#[derive(Debug, Default)]
+pub(super) struct Measured {
+    nitro: Kind,
+    snp: Kind,
+    sgx: Kind,
+    tdx: Kind,
+    cached: Samples,
+    bare_nitro: Samples,
+    bare_intel: Samples,
+}
+
+impl Measured {
+    pub(super) fn rows(&self) -> impl Iterator<Item = Option<Row>> {
+        let (nitro, snp, sgx, tdx) = (&self.nitro, &self.snp, &self.sgx, &self.tdx);
+        [
+            Row::time("nitro_verify", &nitro.verify, Some(&self.bare_nitro)),
+            Row::time("nitro_verify_first", &nitro.first, Some(&nitro.verify)),
+            Row::time("nitro_verify_portable", &nitro.portable, Some(&nitro.verify)),
+            Row::time("snp_verify", &snp.verify, None),
+            Row::time("snp_verify_portable", &snp.portable, Some(&snp.verify)),
+            Row::time("sgx_verify", &sgx.verify, Some(&self.bare_intel)),
+            Row::time("sgx_verify_first", &sgx.first, Some(&sgx.verify)),
+            Row::time("sgx_verify_portable", &sgx.portable, Some(&sgx.verify)),
+            Row::time("tdx_verify", &tdx.verify, Some(&self.bare_intel)),
+            Row::time("tdx_verify_first", &tdx.first, Some(&tdx.verify)),
+            Row::time("tdx_verify_portable", &tdx.portable, Some(&tdx.verify)),
+            Row::time("cached_verify", &self.cached, Some(&tdx.verify)),
+        ]
+        .into_iter()
     }
 }
 
-fn piece(entry: &Value) -> Result<Piece> {
-    let read = |key: &str| entry[key].as_str().map(|name| std::fs::read(folder().join(name))).transpose();
-    let collateral = if let Some(json) = read("collateral")? {
-        Collateral::intel(IntelCollateral::parse(&json)?)
-    } else {
-        let certificates: Vec<_> = ["leaf", "ca", "ark"].into_iter().map(read).collect::<std::io::Result<_>>()?;
-        Collateral::snp(certificates.into_iter().flatten().collect(), Vec::new())
-    };
-    let intel = IntelRules { statuses: TcbStatus::ALL.into(), ..IntelRules::default() };
-    Ok(Piece {
-        evidence: read("file")?.ok_or("a file's name")?,
-        collateral,
-        time: entry["time"].as_u64().ok_or("a time")?,
-        policy: Policy { sgx: Some(intel.clone()), tdx: Some(intel), ..Policy::genuine() },
-        cache: Cache::new(std::num::NonZeroUsize::MIN),
-    })
+impl Evidence {
+    #[expect(clippy::print_stderr, reason = "what was not measured belongs beside the figures")]
+    pub(super) fn find(node: &Node) -> Result<Self> {
+        let snp = Piece::find("snp")?;
+        if snp.is_none() {
+            eprintln!("snp_verify, sgx_verify, tdx_verify, *_portable: no real evidence here (CASEMATE_VECTORS)");
+        }
+        Ok(Self {
+            nitro: Piece::nitro(node)?,
+            snp,
+            sgx: Piece::find("sgx")?,
+            tdx: Piece::find("tdx")?,
+            portable_nitro: Portable::find("nitro")?,
+            portable_snp: Portable::find("snp")?,
+            portable_sgx: Portable::find("sgx")?,
+            portable_tdx: Portable::find("tdx")?,
+            bare_nitro: Bare::nitro()?,
+            bare_intel: Bare::intel()?,
+        })
+    }
+
+    /// A Nitro document, in each way so many times.
+    pub(super) fn judge_nitro(&self, times: u32, rows: &mut Measured) -> Result<()> {
+        for _ in 0..times {
+            rows.bare_nitro.add(self.bare_nitro.verify()?);
+            rows.nitro.verify.add(self.nitro.verify()?);
+        }
+        for _ in 0..times {
+            rows.nitro.first.add(self.nitro.verify_first()?);
+        }
+        judge_portably(self.portable_nitro.as_ref(), times, &mut rows.nitro)
+    }
+
+    /// A piece of each other platform, in each way so many times.
+    pub(super) fn judge_others(&self, times: u32, rows: &mut Measured) -> Result<()> {
+        for _ in 0..times {
+            rows.bare_intel.add(self.bare_intel.verify()?);
+            for (piece, samples) in [(&self.snp, &mut rows.snp), (&self.sgx, &mut rows.sgx), (&self.tdx, &mut rows.tdx)]
+            {
+                if let Some(piece) = piece {
+                    samples.verify.add(piece.verify()?);
+                }
+            }
+            if let Some(piece) = &self.tdx {
+                rows.cached.add(piece.verify_again()?);
+            }
+        }
+        for _ in 0..times {
+            for (piece, samples) in [(&self.sgx, &mut rows.sgx), (&self.tdx, &mut rows.tdx)] {
+                if let Some(piece) = piece {
+                    samples.first.add(piece.verify_first()?);
+                }
+            }
+        }
+        judge_portably(self.portable_snp.as_ref(), times, &mut rows.snp)?;
+        judge_portably(self.portable_sgx.as_ref(), times, &mut rows.sgx)?;
+        judge_portably(self.portable_tdx.as_ref(), times, &mut rows.tdx)
+    }
 }
 
-fn folder() -> PathBuf {
-    std::env::var_os("CASEMATE_VECTORS").map_or_else(|| checkout().join("../shared/vectors"), PathBuf::from)
-}
-
-/// The collection's list.
-fn manifest() -> Result<Option<Vec<Value>>> {
-    let Ok(manifest) = std::fs::read(folder().join("manifest.json")) else { return Ok(None) };
-    Ok(Some(serde_json::from_slice(&manifest)?))
-}
-
-/// The first good Nitro document of the collection, and the time at which it is to be judged.
-fn real() -> Result<Option<(Vec<u8>, u64)>> {
-    let Some(entries) = manifest()? else { return Ok(None) };
-    let good = |entry: &&Value| entry["kind"] == "nitro" && entry["expected"] == "ok";
-    let Some(entry) = entries.iter().find(good) else { return Ok(None) };
-    let file = entry["file"].as_str().ok_or("a file's name")?;
-    let time = entry["time"].as_u64().ok_or("a time")?;
-    Ok(Some((std::fs::read(folder().join(file))?, time)))
+/// By itself, so that nothing else of the row finds its caches cold.
+fn judge_portably(piece: Option<&Portable>, times: u32, samples: &mut Kind) -> Result<()> {
+    let Some(piece) = piece else { return Ok(()) };
+    for _ in 0..times {
+        samples.portable.add(piece.verify()?);
+    }
+    Ok(())
 }

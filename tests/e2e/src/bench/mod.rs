@@ -152,11 +152,7 @@ struct Measured {
     put: Samples,
     read: Samples,
     cold: Samples,
-    nitro: Samples,
-    snp: Samples,
-    sgx: Samples,
-    tdx: Samples,
-    cached: Samples,
+    evidence: evidence::Measured,
     kms_calls: Option<u64>,
     /// What the machine's host took for others: with much of it the figures say little, and the ratios somewhat more.
     stolen: Option<f64>,
@@ -164,7 +160,7 @@ struct Measured {
 
 impl Measured {
     fn finish(&self) -> Vec<Row> {
-        let rows = [
+        let system = [
             Row::time("nats_echo", &self.echo, None),
             Row::time("warm_get", &self.get, Some(&self.echo)),
             Row::figure("warm_get_64", Unit::PerSecond, self.get_64.rate(), self.echo_64.rate()),
@@ -174,15 +170,12 @@ impl Measured {
             Row::time("durable_put", &self.put, Some(&self.create)),
             Row::time("store_read", &self.read, None),
             Row::time("cold_start", &self.cold, Some(&self.read)),
-            Row::time("nitro_verify", &self.nitro, None),
-            Row::time("snp_verify", &self.snp, None),
-            Row::time("sgx_verify", &self.sgx, None),
-            Row::time("tdx_verify", &self.tdx, None),
-            Row::time("cached_verify", &self.cached, Some(&self.tdx)),
+        ];
+        let machine = [
             Row::count("kms_calls_per_1000_cold_starts", self.kms_calls),
             Row::figure("stolen_time", Unit::Percent, self.stolen, None),
         ];
-        rows.into_iter().flatten().collect()
+        system.into_iter().chain(self.evidence.rows()).chain(machine).flatten().collect()
     }
 }
 
@@ -192,8 +185,7 @@ async fn measure(node: &Node, rounds: u32, groups: &[Group], rows: &mut Measured
     vault.put(&[7; VALUE_BYTES]).await?;
     let echo = echo::Echo::start(node, maker.client(), vault.request_bytes().await?).await?;
     let crowd = wide::Crowd::create(&maker).await?;
-    let document = evidence::Document::find(node)?;
-    let pieces = evidence::Pieces::find()?;
+    let evidence = evidence::Evidence::find(node)?;
     // The first round warms everything up and is not counted.
     for round in 0..=rounds {
         let mut unused = Measured::default();
@@ -207,25 +199,8 @@ async fn measure(node: &Node, rounds: u32, groups: &[Group], rows: &mut Measured
                 }
                 Group::DurablePut => durable_put(node, &vault, round, rows).await?,
                 Group::ColdStart => cold_start(node, &vault, rows).await?,
-                Group::NitroVerify => {
-                    for _ in 0..EVIDENCE {
-                        rows.nitro.add(document.verify()?);
-                    }
-                }
-                Group::EvidenceVerify => {
-                    for _ in 0..EVIDENCE {
-                        for (piece, samples) in
-                            [(&pieces.snp, &mut rows.snp), (&pieces.sgx, &mut rows.sgx), (&pieces.tdx, &mut rows.tdx)]
-                        {
-                            if let Some(piece) = piece {
-                                samples.add(piece.verify()?);
-                            }
-                        }
-                        if let Some(piece) = &pieces.tdx {
-                            rows.cached.add(piece.verify_again()?);
-                        }
-                    }
-                }
+                Group::NitroVerify => evidence.judge_nitro(EVIDENCE, &mut rows.evidence)?,
+                Group::EvidenceVerify => evidence.judge_others(EVIDENCE, &mut rows.evidence)?,
                 // Measured by themselves.
                 Group::KmsCalls
                 | Group::Spawn
