@@ -41,7 +41,10 @@ const ATTEST_TIMEOUT: Duration = Duration::from_secs(5);
 const BODY_BYTES: usize = 4 * 1024;
 const NONCE_MIN_BYTES: usize = 8;
 /// Evidence with its collateral, and a policy.
-const VERIFY_BODY_BYTES: usize = MAX_BUNDLE_BYTES + 256 * 1024;
+const VERIFY_BODY_BYTES: usize = MAX_BUNDLE_BYTES + 64 * 1024;
+/// The longest policy that a stranger may send. Attack stopped: to tell what is wrong with it, the reader of TOML takes up to a thousand times
+/// the length of one that is wrong everywhere.
+const POLICY_BYTES: usize = 32 * 1024;
 /// Verifications at the same time: each takes about a millisecond of a processor, which others need.
 const VERIFICATIONS: usize = 2;
 const VERIFY_PATH: &str = "/v1/attestation/verify";
@@ -225,6 +228,11 @@ fn verdict(body: &[u8]) -> Page {
         Ok(asked) => asked,
         Err(error) => return invalid(&error.to_string()),
     };
+    if policy.len() > POLICY_BYTES {
+        return invalid(
+            "the policy is longer than the 32 KiB that are taken here; judge by it with `casemate attest verify`",
+        );
+    }
     let policy = match Policy::parse(&policy) {
         Ok(policy) => policy,
         Err(error) => return invalid(&error.to_string()),
@@ -330,6 +338,9 @@ mod tests {
         assert!(status == 200 && answer.contains("\"verdict\":\"refused\"") && answer.contains("COSE"), "{answer}");
         let (status, answer) = ask(address, &post(r#"{"policy":"[nitor]","evidence":""}"#)).await;
         assert!(status == 400 && answer.contains("nitor"), "{answer}");
+        let long = format!(r#"{{"policy":"{}","evidence":""}}"#, "[".repeat(POLICY_BYTES + 1));
+        let (status, answer) = ask(address, &post(&long)).await;
+        assert!(status == 400 && answer.contains("32 KiB"), "{answer}");
         for body in [r#"{"policy":"[nitro]"}"#, r#"{"policy":"[nitro]","evidence":"*"}"#, "{"] {
             assert_eq!(ask(address, &post(body)).await.0, 400, "{body}");
         }
