@@ -54,7 +54,7 @@ codes! {
         "Try again, with a longer deadline if it recurs."
     7 OutcomeUnknown "outcome_unknown" "The request may or may not have taken effect."
         "Ask again with the same sequence number (the client does), or read the state."
-    8 SessionUnknown "session_unknown" "The vault does not know this session: it was evicted, restarted or the session ended."
+    8 SessionUnknown "session_unknown" "The vault does not know this session: it was closed or restarted, or the session ended."
         "Make a new session (the client does by itself)."
     9 NotAuthorised "not_authorised" "This device is not one of the vault's devices."
         "Enrol the device from one that is, or use the right CASEMATE_HOME."

@@ -26,8 +26,8 @@ use super::cipher::RootKey;
 use super::device::Device;
 use super::execute::{Context, Overlay};
 use super::lock;
-use super::manager::{Held, Manager, NewestHeader, Pending, Phase};
-use super::open::{HeadStanding, OpenVault};
+use super::manager::{Manager, NewestHeader, Pending, Phase};
+use super::open::OpenVault;
 use crate::ipc::{FromManager, Notice};
 
 /// When to come again while a parked session has the vault opened, milliseconds.
@@ -136,13 +136,13 @@ impl Manager<'_> {
         }
     }
 
-    fn turn_all_away(&mut self, waiting: Vec<Entrant>, refusal: &Refusal) {
+    pub(super) fn turn_all_away(&mut self, waiting: Vec<Entrant>, refusal: &Refusal) {
         for entrant in waiting {
             self.turn_away(entrant, refusal.clone());
         }
     }
 
-    fn enter_all(&mut self, waiting: Vec<Entrant>) {
+    pub(super) fn enter_all(&mut self, waiting: Vec<Entrant>) {
         for entrant in waiting {
             self.enter(entrant);
         }
@@ -230,66 +230,13 @@ impl Manager<'_> {
         self.open_with_each(waiting, &vault_key, versions);
     }
 
-    /// Opens the vault for the sessions that were parked, with the root key that was parked beside them.
-    fn open_with_parked(
+    /// Tries the lock keys of those who wait, one after the other: a device with an old key must not keep the others out.
+    pub(super) fn open_with_each(
         &mut self,
-        held: &Held,
         waiting: Vec<Entrant>,
         vault_key: &Zeroizing<[u8; 32]>,
         versions: &[VersionObject],
     ) {
-        match chain::open(self.vault, &held.root, versions) {
-            Ok(chain) => {
-                let vault = OpenVault::from_chain(self.vault, vault_key.clone(), held.root.clone(), chain);
-                let standing = vault.judge(&held.head);
-                match standing {
-                    HeadStanding::Known => {}
-                    // More versions than are remembered were written elsewhere: what this node knew says nothing any more.
-                    HeadStanding::Refused(ErrorCode::HistoryUnknown) => self.end_sessions(),
-                    // Attack stopped: a store that goes back behind what this node has answered with, before any device that knows asks.
-                    HeadStanding::Newer => {
-                        self.out.push(FromManager::Noticed(Notice::Rollback));
-                        return self.fail_opening(waiting, ErrorCode::RollbackDetected);
-                    }
-                    HeadStanding::Refused(code) => {
-                        self.out.extend(standing.notice().map(FromManager::Noticed));
-                        return self.fail_opening(waiting, code);
-                    }
-                }
-                self.sessions.retain(|device| vault.state.device(device).is_some());
-                self.refuse_without_session();
-                self.phase = Phase::Idle(Box::new(vault));
-                self.enter_all(waiting);
-                self.release_queue();
-            }
-            // The lock key was turned elsewhere: the sessions end with the one they began under.
-            Err(ChainError::OtherLockKey(header)) => {
-                self.end_sessions();
-                if waiting.is_empty() {
-                    self.phase = Phase::HalfOpen { newest: NewestHeader::Shown(header) };
-                } else {
-                    self.open_with_each(waiting, vault_key, versions);
-                }
-            }
-            Err(ChainError::Deleted) => {
-                self.phase = Phase::Deleted { head: None };
-                self.turn_all_away(waiting, &ErrorCode::Deleted.into());
-                self.fail_queue(&ErrorCode::Deleted.into());
-            }
-            // As when it is not there: a creation has made the supervisor look for it.
-            Err(ChainError::Corrupt) if versions.is_empty() => {
-                self.out.push(FromManager::Noticed(Notice::Rollback));
-                self.fail_opening(waiting, ErrorCode::RollbackDetected);
-            }
-            Err(ChainError::Corrupt) => {
-                self.out.push(FromManager::Noticed(Notice::StateCorrupt));
-                self.fail_opening(waiting, ErrorCode::StateCorrupt);
-            }
-        }
-    }
-
-    /// Tries the lock keys of those who wait, one after the other: a device with an old key must not keep the others out.
-    fn open_with_each(&mut self, waiting: Vec<Entrant>, vault_key: &Zeroizing<[u8; 32]>, versions: &[VersionObject]) {
         let mut locked_out = None;
         for entrant in &waiting {
             let root = RootKey::derive(self.vault, vault_key, &entrant.lock_key);
@@ -318,7 +265,7 @@ impl Manager<'_> {
         self.phase = Phase::HalfOpen { newest: NewestHeader::Shown(header) };
     }
 
-    fn fail_opening(&mut self, waiting: Vec<Entrant>, code: ErrorCode) {
+    pub(super) fn fail_opening(&mut self, waiting: Vec<Entrant>, code: ErrorCode) {
         self.turn_all_away(waiting, &code.into());
         self.fail_queue(&code.into());
         self.phase = Phase::Ended;
@@ -340,7 +287,7 @@ impl Manager<'_> {
             }
             self.turn_all_away(waiting, refusal);
             self.fail_queue(refusal);
-            // The next handshake finds a process that has not looked at the store yet, the next frame of a session one that goes on with it.
+            // The next handshake finds a process that has not looked at the store yet, the next frame of a parked session one that goes on.
             self.parks = true;
             self.end();
         }

@@ -21,11 +21,11 @@ use casemate_protocol::statement::Credentials;
 use zeroize::Zeroizing;
 
 use super::chain;
-use super::cipher::RootKey;
 use super::entrant::Entrant;
 use super::execute::{self, Context};
 use super::open::{HeadStanding, Next, OpenVault};
-use super::parking::{PARKED_SESSIONS, Parked, ParkingKey, ParkingSecret};
+use super::parking::{ParkingKey, ParkingSecret};
+use super::resume::Held;
 use super::sessions::Sessions;
 use crate::ipc::{CommitResult, FromManager, Newest, Notice, ToManager};
 use crate::outside::{Clock, Randomness};
@@ -89,13 +89,6 @@ pub(super) enum NewestHeader {
     NotAsked,
 }
 
-/// What the process before this one left, until the vault is open or a device brings it a new lock key.
-#[derive(Debug)]
-pub(super) struct Held {
-    pub(super) root: RootKey,
-    pub(super) head: Head,
-}
-
 /// The machine. `handle` is its only input.
 #[derive(Debug)]
 pub struct Manager<'a> {
@@ -109,12 +102,12 @@ pub struct Manager<'a> {
     pub(super) sessions: Sessions,
     /// The zygote's secret, until this process knows its vault.
     parking_secret: ParkingSecret,
-    parking_key: Option<ParkingKey>,
+    pub(super) parking_key: Option<ParkingKey>,
     /// What the process before this one left, sealed.
-    parked: Option<Vec<u8>>,
+    pub(super) parked: Option<Vec<u8>>,
     /// The same, taken up.
     pub(super) held: Option<Held>,
-    queue: VecDeque<Pending>,
+    pub(super) queue: VecDeque<Pending>,
     pending_audit: Vec<([u8; 32], AuditEvent)>,
     /// Of these, the ones in the version that is on its way.
     audit_in_flight: Vec<([u8; 32], AuditEvent)>,
@@ -211,32 +204,6 @@ impl<'a> Manager<'a> {
         self.phase = Phase::HalfOpen { newest };
         self.parking_key = Some(key);
         self.parked = parked;
-    }
-
-    /// Takes up what was parked, once: not before somebody names a session that this process does not know, so that a stranger's handshake
-    /// brings no key into memory.
-    pub(super) fn take_up(&mut self) {
-        let (Some(parked), Some(key)) = (self.parked.take(), &self.parking_key) else { return };
-        let Some(parked) = key.open(&parked) else { return };
-        let Some(root) = RootKey::from_secret(self.vault, &parked.root) else { return };
-        self.held = Some(Held { root, head: parked.head });
-        self.sessions.resume(parked.sessions);
-    }
-
-    /// Ends, and parks what the process that comes next needs to go on, if that is wanted and possible: a vault that is open, or one that
-    /// has not got further than what was parked before.
-    pub(super) fn end(&mut self) {
-        let parked = match &self.phase {
-            Phase::Idle(vault) => vault.head().map(|head| (vault.root().to_secret(), head)),
-            _ => self.held.as_ref().map(|held| (held.root.to_secret(), held.head)),
-        };
-        self.phase = Phase::Ended;
-        let (Some((root, head)), Some(key), true) = (parked, &self.parking_key, self.parks) else { return };
-        let sessions = self.sessions.leave(PARKED_SESSIONS);
-        if !sessions.is_empty() {
-            let sealed = key.seal(&Parked { root, head, sessions }, self.randomness);
-            self.out.push(FromManager::Parked { sealed });
-        }
     }
 
     // ---- frames -------------------------------------------------------------------------------------------------------------
@@ -343,24 +310,6 @@ impl<'a> Manager<'a> {
             Some(Err(SessionError::TooLarge)) => self.refuse(id, ErrorCode::TooLarge.into()),
             Some(Err(_)) | None => self.refuse(id, ErrorCode::SessionUnknown.into()),
         }
-    }
-
-    /// Refuses what waits in sessions that are not there any more.
-    pub(super) fn refuse_without_session(&mut self) {
-        let now = self.clock.monotonic();
-        for pending in mem::take(&mut self.queue) {
-            if self.sessions.get(&pending.session, now).is_some() {
-                self.queue.push_back(pending);
-            } else {
-                self.refuse(pending.id, ErrorCode::SessionUnknown.into());
-            }
-        }
-    }
-
-    /// What waits in sessions that have ended with the lock key under which they began: their devices make new ones.
-    pub(super) fn end_sessions(&mut self) {
-        self.sessions.clear();
-        self.refuse_without_session();
     }
 
     // ---- requests -----------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ pub mod open;
 pub mod parking;
 pub mod process;
 pub mod rehearsal;
+mod resume;
 pub mod ring;
 pub mod sessions;
 pub mod state;

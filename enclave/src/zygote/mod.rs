@@ -74,8 +74,8 @@ pub enum ZygoteEvent {
 }
 
 /// To be the first line of every enclave's `main`. In the supervisor it returns at once. In the zygote it never returns; in each
-/// child it calls `run_manager`, behind the walls, with the one descriptor that the child has and the secret of all children. `rehearse` runs once, before the first
-/// child: what it brings into memory they share.
+/// child it calls `run_manager`, behind the walls, with the one descriptor that the child has and the secret of all children.
+/// `rehearse` runs once, before the first child: what it brings into memory they share.
 pub fn enter_if_zygote(rehearse: fn(), run_manager: fn(OwnedFd, ParkingSecret) -> !) {
     if is_zygote() {
         keeper::run(rehearse, run_manager);

@@ -6,11 +6,12 @@ use std::time::Duration;
 use casemate_protocol::frame::SessionId;
 use casemate_protocol::id::VaultId;
 use casemate_protocol::limits::SESSION_AGE;
+use casemate_protocol::link::{LogEvent, LogLevel};
 
-use super::Router;
 use super::event::{Action, SlotId};
 use super::sessions::Sessions;
 use super::slot::{Closing, HalfOpen, STOP_LIMIT, State};
+use super::{Router, log};
 use crate::vault::parking::PARKED_BYTES;
 
 /// What one vault has parked.
@@ -37,6 +38,12 @@ impl Router {
 
     /// A process has parked its sessions and ends: it was told to, or its vault cannot be opened now.
     pub(super) fn park(&mut self, slot_id: SlotId, sealed: Vec<u8>, now: Duration, out: &mut Vec<Action>) {
+        // Attack stopped: a process that has us keep what it likes. Nothing of it is kept, on its way out either.
+        if sealed.len() > PARKED_BYTES {
+            log(LogLevel::Error, LogEvent::ManagerProtocol, None, out);
+            self.counters.crashed += 1;
+            return self.kill(slot_id, None, out);
+        }
         let Some(slot) = self.touch(slot_id) else { return };
         match slot.state {
             State::Closing(Closing::Stopping { parks: true, .. }) => {}
@@ -50,9 +57,6 @@ impl Router {
             State::HalfOpen(_) | State::Opening(_) | State::Open { .. } => {
                 return self.violation(slot_id, "sessions parked out of turn", out);
             }
-        }
-        if sealed.len() > PARKED_BYTES {
-            return self.violation(slot_id, "more parked than fits", out);
         }
         let Some(slot) = self.slots.get(slot_id).filter(|_| !self.draining) else { return };
         // Resident or parked, no key outlives the vault's idle time.

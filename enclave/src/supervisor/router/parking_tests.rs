@@ -19,8 +19,8 @@ fn stage() -> Stage {
     Stage::new(&Tuning { vault_limit: ROOM_FOR_ONE, ..Tuning::default() })
 }
 
-/// Lets `other` take the place of `vault`, which parks its sessions as `sealed`.
-fn push_out(stage: &mut Stage, vault: VaultId, other: VaultId, sealed: &[u8]) -> SlotId {
+/// Has `vault` told to leave for `other`, which asks to be opened.
+fn crowd(stage: &mut Stage, vault: VaultId, other: VaultId) -> SlotId {
     let slot = stage.slot(vault);
     let newcomer = stage.ready(other);
     stage.request(other, Finish);
@@ -29,6 +29,13 @@ fn push_out(stage: &mut Stage, vault: VaultId, other: VaultId, sealed: &[u8]) ->
         action,
         Action::Send { slot: to, message: ToManager::Stop { park: true } } if *to == slot
     )));
+    newcomer
+}
+
+/// Lets `other` take the place of `vault`, which parks its sessions as `sealed`.
+fn push_out(stage: &mut Stage, vault: VaultId, other: VaultId, sealed: &[u8]) -> SlotId {
+    let slot = stage.slot(vault);
+    let newcomer = crowd(stage, vault, other);
     let load = stage.op();
     stage.from(slot, FromManager::Parked { sealed: sealed.to_vec() });
     stage.event(Event::Exited { slot, exit: ManagerExit::Status(0) });
@@ -121,9 +128,7 @@ fn a_strangers_names_are_not_parked() {
 fn an_operator_who_closes_a_vault_that_is_leaving_is_obeyed() {
     let mut stage = stage();
     let slot = stage.open(vault(1));
-    let newcomer = stage.ready(vault(2));
-    stage.request(vault(2), Finish);
-    stage.from(newcomer, FromManager::Open { create: false });
+    crowd(&mut stage, vault(1), vault(2));
     stage.event(Event::Evict(vault(1)));
     stage.from(slot, FromManager::Parked { sealed: b"sealed".to_vec() });
     assert!(stage.router.parked.is_empty());
@@ -148,9 +153,7 @@ fn a_strangers_handshake_takes_no_session_from_its_device() {
 fn what_comes_while_a_vault_leaves_waits_for_the_next_process() {
     let mut stage = stage();
     let slot = stage.open(vault(1));
-    let newcomer = stage.ready(vault(2));
-    stage.request(vault(2), Finish);
-    stage.from(newcomer, FromManager::Open { create: false });
+    crowd(&mut stage, vault(1), vault(2));
     let read = stage.request(vault(1), Sealed);
     assert_eq!(stage.refusal(read), None);
     stage.from(slot, FromManager::Parked { sealed: b"sealed".to_vec() });
@@ -176,9 +179,7 @@ fn a_process_that_never_was_has_executed_nothing() {
 fn a_process_that_ends_without_parking_leaves_nobody_waiting() {
     let mut stage = stage();
     let slot = stage.open(vault(1));
-    let newcomer = stage.ready(vault(2));
-    stage.request(vault(2), Finish);
-    stage.from(newcomer, FromManager::Open { create: false });
+    crowd(&mut stage, vault(1), vault(2));
     let read = stage.request(vault(1), Sealed);
     stage.event(Event::Exited { slot, exit: ManagerExit::Signal(9) });
     assert_eq!(stage.refusal(read), Some(ErrorCode::SessionUnknown));
@@ -216,11 +217,9 @@ fn nothing_is_parked_out_of_turn_or_beyond_the_bound() {
 
     let mut stage = self::stage();
     let slot = stage.open(vault(1));
-    let newcomer = stage.ready(vault(2));
-    stage.request(vault(2), Finish);
-    stage.from(newcomer, FromManager::Open { create: false });
+    crowd(&mut stage, vault(1), vault(2));
     stage.from(slot, FromManager::Parked { sealed: vec![0; PARKED_BYTES + 1] });
-    assert!(stage.router.parked.is_empty());
+    assert!(stage.is_killed(slot) && stage.is_logged(LogEvent::ManagerProtocol) && stage.router.parked.is_empty());
 }
 
 /// An operator who closes a vault, a drain and the idle time end sessions: no key outlives what an operator was told.

@@ -283,8 +283,8 @@ impl Slot {
         }
     }
 
-    /// Whether a frame under this name may wait here or be passed on. Attack stopped: frames under names that the process never gave out, or
-    /// has seen abused, and that would wake it.
+    /// Whether a frame under this name may wait here or be passed on. Attack stopped: frames that would wake the process, under names that
+    /// it never gave out or has seen abused.
     pub(super) fn takes(&self, session: &SessionId, now: Duration) -> bool {
         let goes_on = match self.state {
             State::HalfOpen(_) | State::Opening(_) | State::Open { .. } => true,
