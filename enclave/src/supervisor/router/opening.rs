@@ -28,6 +28,7 @@ impl Router {
         // Whatever becomes of it: nobody else may go on from what was parked.
         self.parked.pop(&vault);
         let Some(slot) = self.touch(slot_id) else { return };
+        slot.resumes = false;
         // Attack stopped: a process that asks again and again, and uses up what all vaults share.
         if let Err(wait) = slot.openings.take(now) {
             return self.refuse_open(slot_id, Refusal::retry(ErrorCode::Busy, milliseconds(wait)), now, out);

@@ -192,12 +192,15 @@ fn a_vault_that_cannot_be_opened_now_parks_its_sessions_again() {
     let busy = push_out(&mut stage, vault(1), vault(2), b"first");
     // The other vault has work in flight: there is no place.
     stage.request(vault(2), Sealed);
-    stage.request(vault(1), Sealed);
+    let read = stage.request(vault(1), Sealed);
     let slot = stage.slot(vault(1));
     stage.from(slot, FromManager::Ready { static_key: [8; 32] });
     stage.from(slot, FromManager::Open { create: false });
     assert!(stage.has(|action| matches!(action, Action::Send { message: ToManager::OpenRefused(_), .. })));
     assert!(!stage.is_killed(busy));
+    // It tells its callers first.
+    stage.from(slot, FromManager::Reply { id: read, frame: vec![0] });
+    assert!(!stage.is_killed(slot), "a frame has opened: it has something to leave");
     stage.from(slot, FromManager::Parked { sealed: b"second".to_vec() });
     stage.event(Event::Exited { slot, exit: ManagerExit::Status(0) });
     stage.request(vault(1), Sealed);

@@ -68,7 +68,7 @@ pub(super) struct Slot {
     pub(super) committed: u64,
     /// Whether the newest version, as the store showed it before the vault was open, calls itself a tombstone.
     pub(super) shows_tombstone: bool,
-    /// Whether a frame of a parked session brought it into being.
+    /// Whether a frame of a parked session brought it into being, and none has opened yet.
     pub(super) resumes: bool,
     /// Whether the process was handed sessions that another one had parked.
     pub(super) handed: bool,
