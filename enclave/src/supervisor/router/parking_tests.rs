@@ -77,14 +77,16 @@ fn a_frame_that_does_not_open_uses_up_nothing() {
     let mut stage = stage();
     stage.open(vault(1));
     push_out(&mut stage, vault(1), vault(2), b"sealed");
-    for _ in 0..3 {
+    // Also one whose caller does not wait for the answer.
+    for deadline in [Duration::from_secs(10), Duration::from_millis(1), Duration::from_secs(10)] {
         // Processes come at a rate.
         stage.after(Duration::from_secs(1));
-        let forged = stage.request(vault(1), Sealed);
+        let forged = stage.request_within(vault(1), Sealed, deadline);
         assert_eq!(handed(&stage), Some((Newest::NotAsked, Some(b"sealed".to_vec()))));
         let slot = stage.slot(vault(1));
         stage.event(Event::Spawned { slot, pid: 7 });
         stage.from(slot, FromManager::Ready { static_key: [8; 32] });
+        stage.after(Duration::from_millis(2));
         stage.from(slot, FromManager::Noticed(Notice::BadFrame));
         stage.from(slot, FromManager::Reply { id: forged, frame: vec![0] });
         assert!(stage.is_killed(slot), "it keeps nobody waiting");

@@ -149,9 +149,10 @@ impl Router {
         }
         if matches!(stage, Stage::Overdue(_)) {
             // Its caller was told already.
-            return self.forget(slot_id, id);
+            self.forget(slot_id, id);
+        } else {
+            self.answer(slot_id, id, Answer::Frame(frame), out);
         }
-        self.answer(slot_id, id, Answer::Frame(frame), out);
         // Attack stopped: a forged frame under a name that was overheard, whose process keeps the vault's devices waiting.
         let is_useless =
             |slot: &&Slot| slot.resumes && matches!(slot.state, State::HalfOpen(_)) && slot.requests.is_empty();
