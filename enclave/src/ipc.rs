@@ -183,7 +183,14 @@ pub enum FromManager {
         /// Sealed; the supervisor cannot open it.
         #[cbor(n(0), with = "minicbor::bytes")]
         sealed: Vec<u8>,
+        /// Whether the vault's state is in there as well, so that the next process needs nothing else.
+        #[n(1)]
+        is_whole: bool,
     },
+    /// A frame of a parked session has opened, and the process was handed the whole vault: like [`Self::Open`], but it asks for nothing, and
+    /// is told to stop if there is no place. Not answered.
+    #[n(8)]
+    Resume,
 }
 
 impl fmt::Debug for FromManager {
@@ -196,7 +203,10 @@ impl fmt::Debug for FromManager {
             Self::Collect { below } => write!(f, "Collect {{ below: {below} }}"),
             Self::Purge { tombstone } => write!(f, "Purge {{ tombstone: {tombstone} }}"),
             Self::Noticed(notice) => write!(f, "Noticed({notice:?})"),
-            Self::Parked { sealed } => write!(f, "Parked {{ {} bytes }}", sealed.len()),
+            Self::Parked { sealed, is_whole } => {
+                write!(f, "Parked {{ {} bytes, is_whole: {is_whole} }}", sealed.len())
+            }
+            Self::Resume => f.write_str("Resume"),
         }
     }
 }

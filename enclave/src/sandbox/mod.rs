@@ -32,6 +32,7 @@ use seccompiler::BpfProgram;
 mod cgroup;
 mod descriptors;
 mod dumpable;
+mod filter;
 mod landlock;
 mod layer;
 mod mount_namespace;
@@ -45,8 +46,8 @@ mod uid;
 
 pub(crate) use descriptors::{SOCKET, close_from};
 pub(crate) use dumpable::apply as not_dumpable;
+pub use filter::FilterError;
 pub use layer::{Layer, UnknownLayer};
-pub use seccomp::FilterError;
 
 /// Slots that there can be; slot numbers are below this.
 pub const SLOTS: u32 = 1 << 16;

@@ -259,11 +259,8 @@ impl<'a> Manager<'a> {
             Err(SessionError::Exhausted) => return self.session_unknown(id),
             Err(_) => return self.bad_frame(id, ErrorCode::Malformed),
         };
-        if self.held.is_some() && matches!(self.phase, Phase::HalfOpen { .. }) {
-            // Before anything is sealed: from here on nobody else may go on from what was parked.
-            self.phase = Phase::Loading { waiting: Vec::new(), open: None };
-            self.out.push(FromManager::Open { create: false });
-        }
+        // Before anything is sealed: from here on nobody else may go on from what was parked.
+        self.go_on();
         let Ok(request) = codec::decode::<Request>(&plaintext, limits::FRAME_BYTES) else {
             self.out.push(FromManager::Noticed(Notice::BadFrame));
             return self.answer(id, &session_id, [0; 32], Outcome::Refused(ErrorCode::Malformed.into()));

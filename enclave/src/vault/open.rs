@@ -9,12 +9,14 @@ use casemate_protocol::id::VaultId;
 use casemate_protocol::limits;
 use casemate_protocol::lock::LockCopy;
 use casemate_protocol::object::{self, Header, Kind};
+use casemate_protocol::secret::Secret;
 
 use super::body::Delta;
 use super::chain::Chain;
 use super::cipher::{RootKey, VaultKey};
 use super::execute::{Overlay, Standpoint};
-use super::state::State;
+use super::parking::{WHOLE_BYTES, Whole};
+use super::state::{Inconsistent, State};
 use crate::ipc::Notice;
 use crate::outside::Randomness;
 
@@ -135,6 +137,44 @@ impl OpenVault {
             delta_bytes: chain.delta_bytes,
             deltas: chain.deltas,
         }
+    }
+
+    /// The vault that another process of it has left.
+    ///
+    /// # Errors
+    /// [`Inconsistent`] when it is not one that this code has left.
+    pub(super) fn resume(vault: VaultId, root: RootKey, head: Head, whole: Whole) -> Result<Self, Inconsistent> {
+        let vault_key: VaultKey = whole.vault_key.to_array().ok_or(Inconsistent)?;
+        Ok(Self {
+            vault,
+            head_key: HeadKey::derive(&vault_key),
+            vault_key,
+            root,
+            state: State::restore(whole.state)?,
+            generation: whole.generation,
+            lock_number: whole.lock_number,
+            copies: whole.copies,
+            head: Some(head),
+            base: whole.base,
+            snapshot_bytes: whole.snapshot_bytes,
+            delta_bytes: whole.delta_bytes,
+            deltas: whole.deltas,
+        })
+    }
+
+    /// What the process that comes next needs beside root key and head; none when that would be too much to keep.
+    pub(super) fn to_whole(&self) -> Option<Whole> {
+        (self.state.used_bytes() <= WHOLE_BYTES).then(|| Whole {
+            vault_key: Secret::from(&self.vault_key[..]),
+            state: self.state.snapshot(),
+            generation: self.generation,
+            lock_number: self.lock_number,
+            copies: self.copies.clone(),
+            base: self.base,
+            snapshot_bytes: self.snapshot_bytes,
+            delta_bytes: self.delta_bytes,
+            deltas: self.deltas,
+        })
     }
 
     /// The committed head; none before the first version is durable.

@@ -6,7 +6,11 @@
 //! neither root keys nor session keys; a vault-manager that was taken over, which can open its own vault's sessions alone.
 //!
 //! What was parked is used once: a second process that went on from it would use counters again that the first has used. The supervisor
-//! forgets it when a process says [`FromManager::Open`](crate::ipc::FromManager::Open), and a process says that before it seals anything.
+//! forgets it when a process says [`FromManager::Open`](crate::ipc::FromManager::Open) or [`FromManager::Resume`](crate::ipc::FromManager::Resume),
+//! and a process says that before it seals anything.
+//!
+//! A vault that is not too large is parked whole: a vault that is parked is one that is resident without a process. As long as no other
+//! process of this node has opened it since, what it held is what the one before it would have answered from.
 
 use std::fmt;
 use std::mem;
@@ -17,18 +21,23 @@ use casemate_protocol::codec;
 use casemate_protocol::head::Head;
 use casemate_protocol::id::VaultId;
 use casemate_protocol::label;
+use casemate_protocol::lock::LockCopy;
 use casemate_protocol::object::TAG_BYTES;
 use casemate_protocol::secret::Secret;
 use minicbor::{Decode, Encode};
 use zeroize::Zeroizing;
 
+use super::body::Snapshot;
 use super::sessions::Session;
 use crate::outside::Randomness;
 
 /// Sessions that one vault may park, the most recently used ones.
 pub(crate) const PARKED_SESSIONS: usize = 8;
-/// The longest that they are, sealed.
-pub(crate) const PARKED_BYTES: usize = 4096;
+/// The most that a vault's state may be to be parked with them, as [`State::used_bytes`](super::state::State::used_bytes) counts. A vault
+/// with a full history of 1,024 entries and a few secrets is below it.
+pub(super) const WHOLE_BYTES: usize = 192 * 1024;
+/// The longest that what is parked is, sealed.
+pub(crate) const PARKED_BYTES: usize = WHOLE_BYTES + 16 * 1024;
 
 const SALT_BYTES: usize = 16;
 
@@ -94,6 +103,42 @@ pub(super) struct Parked {
     /// The sessions.
     #[n(2)]
     pub(super) sessions: Vec<Session>,
+    /// The rest of the open vault; none where it is too large.
+    #[n(3)]
+    pub(super) whole: Option<Whole>,
+}
+
+/// What an open vault is made of beside its root key and its head.
+#[derive(Debug, Encode, Decode)]
+#[cbor(map)]
+pub(super) struct Whole {
+    /// The vault key.
+    #[n(0)]
+    pub(super) vault_key: Secret,
+    /// The committed state.
+    #[n(1)]
+    pub(super) state: Snapshot,
+    /// The shard key generation under which the vault key is wrapped.
+    #[n(2)]
+    pub(super) generation: u32,
+    /// The lock key's number.
+    #[n(3)]
+    pub(super) lock_number: u32,
+    /// The lock key's copies.
+    #[n(4)]
+    pub(super) copies: Vec<LockCopy>,
+    /// The newest snapshot's version.
+    #[n(5)]
+    pub(super) base: u64,
+    /// Bytes of the snapshot's object, and of the deltas' above it.
+    #[n(6)]
+    pub(super) snapshot_bytes: usize,
+    /// See there.
+    #[n(7)]
+    pub(super) delta_bytes: usize,
+    /// How many deltas there are.
+    #[n(8)]
+    pub(super) deltas: usize,
 }
 
 impl ParkingKey {
@@ -110,7 +155,7 @@ impl ParkingKey {
         let tag = self
             .cipher(&salt)
             .encrypt_inout_detached(&Nonce::default(), self.vault.as_bytes(), body.as_mut_slice().into())
-            .expect("a few sessions are far below AES-GCM's 64 GiB");
+            .expect("a vault is far below AES-GCM's 64 GiB");
         [&salt[..], &body, &tag].concat()
     }
 
@@ -138,7 +183,7 @@ mod tests {
 
     fn parked() -> Parked {
         let head = Head { version: 7, hash: [1; 32], tag: [2; 32] };
-        Parked { root: Secret::new(vec![3; 32]), head, sessions: Vec::new() }
+        Parked { root: Secret::new(vec![3; 32]), head, sessions: Vec::new(), whole: None }
     }
 
     #[test]

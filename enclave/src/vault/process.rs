@@ -1,6 +1,7 @@
 //! The vault-manager's process: one blocking receive, one machine, one blocking send.
 
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use super::manager::Manager;
 use super::parking::ParkingSecret;
@@ -16,6 +17,11 @@ pub fn run(socket: OwnedFd, parking_secret: ParkingSecret) -> ! {
     let (clock, randomness) = (SystemClock::of_the_machine(), OsRandomness);
     let mut socket = ManagerSocket::new(socket);
     let mut manager = Manager::new(&clock, &randomness, parking_secret);
+    // What was sent before this process was there is looked at first: what it has to say to that goes out with the word that it is ready,
+    // and the supervisor is woken once.
+    while let Ok(Some(message)) = socket.recv_timeout(Duration::ZERO) {
+        manager.handle(message);
+    }
     loop {
         for message in manager.take_output() {
             if socket.send(&message).is_err() {

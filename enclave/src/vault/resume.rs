@@ -20,6 +20,8 @@ use crate::ipc::{FromManager, Notice};
 pub(super) struct Held {
     pub(super) root: RootKey,
     pub(super) head: Head,
+    /// The vault itself, where all of it was parked.
+    pub(super) vault: Option<Box<OpenVault>>,
 }
 
 impl Manager<'_> {
@@ -29,23 +31,51 @@ impl Manager<'_> {
         let (Some(parked), Some(key)) = (self.parked.take(), &self.parking_key) else { return };
         let Some(parked) = key.open(&parked) else { return };
         let Some(root) = RootKey::from_secret(self.vault, &parked.root) else { return };
-        self.held = Some(Held { root, head: parked.head });
+        let open = |whole| OpenVault::resume(self.vault, root.clone(), parked.head, whole).ok();
+        let vault = parked.whole.and_then(open).map(Box::new);
+        self.held = Some(Held { root, head: parked.head, vault });
         self.sessions.resume(parked.sessions);
+    }
+
+    /// A frame of a parked session has opened: goes on with the vault as it was left, or asks for it.
+    pub(super) fn go_on(&mut self) {
+        let (Some(held), Phase::HalfOpen { .. }) = (&mut self.held, &self.phase) else { return };
+        if let Some(vault) = held.vault.take() {
+            self.held = None;
+            self.out.push(FromManager::Resume);
+            self.open_as_left(vault, Vec::new());
+        } else {
+            self.phase = Phase::Loading { waiting: Vec::new(), open: None };
+            self.out.push(FromManager::Open { create: false });
+        }
+    }
+
+    /// Opens the vault for the parked sessions of devices that it still knows.
+    fn open_as_left(&mut self, vault: Box<OpenVault>, waiting: Vec<Entrant>) {
+        self.sessions.retain(|device| vault.state.device(device).is_some());
+        self.refuse_without_session();
+        self.phase = Phase::Idle(vault);
+        self.enter_all(waiting);
+        self.release_queue();
     }
 
     /// Ends, and parks what the process that comes next needs to go on, if that is wanted and possible: a vault that is open, or one that
     /// has not got further than what was parked before.
     pub(super) fn end(&mut self) {
-        let parked = match &self.phase {
-            Phase::Idle(vault) => vault.head().map(|head| (vault.root().to_secret(), head)),
-            _ => self.held.as_ref().map(|held| (held.root.to_secret(), held.head)),
+        let held = self.held.take();
+        let left = match (mem::replace(&mut self.phase, Phase::Ended), held) {
+            (Phase::Idle(vault), _) => {
+                vault.head().map(|head| Held { root: vault.root().clone(), head, vault: Some(vault) })
+            }
+            (_, held) => held,
         };
-        self.phase = Phase::Ended;
-        let (Some((root, head)), Some(key), true) = (parked, &self.parking_key, self.parks) else { return };
+        let (Some(Held { root, head, vault }), Some(key), true) = (left, &self.parking_key, self.parks) else { return };
         let sessions = self.sessions.leave(PARKED_SESSIONS);
         if !sessions.is_empty() {
-            let sealed = key.seal(&Parked { root, head, sessions }, self.randomness);
-            self.out.push(FromManager::Parked { sealed });
+            let whole = vault.and_then(|vault| vault.to_whole());
+            let is_whole = whole.is_some();
+            let sealed = key.seal(&Parked { root: root.to_secret(), head, sessions, whole }, self.randomness);
+            self.out.push(FromManager::Parked { sealed, is_whole });
         }
     }
 
@@ -75,11 +105,7 @@ impl Manager<'_> {
                         return self.fail_opening(waiting, code);
                     }
                 }
-                self.sessions.retain(|device| vault.state.device(device).is_some());
-                self.refuse_without_session();
-                self.phase = Phase::Idle(Box::new(vault));
-                self.enter_all(waiting);
-                self.release_queue();
+                self.open_as_left(Box::new(vault), waiting);
             }
             // The lock key was turned elsewhere: the sessions end with the one they began under.
             Err(ChainError::OtherLockKey(header)) => {

@@ -49,6 +49,11 @@ impl Children {
         unsafe { self.pids.add(index).write(pid) };
     }
 
+    /// Slots that were ever used: an upper bound of how many children there are.
+    pub(super) fn used(&self) -> u32 {
+        u32::try_from(self.used).unwrap_or(SLOTS)
+    }
+
     /// Whether a child may be put here.
     pub(super) fn is_free(&self, slot: Slot) -> bool {
         slot.0 < SLOTS && self.get(slot).is_none()

@@ -6,6 +6,7 @@ use std::io::{self, IoSliceMut, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
+use casemate_link::move_text;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
@@ -26,9 +27,10 @@ use crate::vault::parking::ParkingSecret;
 
 /// The zygote's name in `ps`; its children carry their own.
 const NAME: &std::ffi::CStr = c"vault-zygote";
-/// How long after a death all children are looked at. Of two that die at once the kernel tells one; to look at all after each death would
-/// cost each more, the more of them there are.
+/// How long after a death all children are looked at, and how much later for each child that there may be. Of two that die at once the
+/// kernel tells one; to look at all after each death would cost each more, the more of them there are.
 const LOOK_AFTER: Duration = Duration::from_millis(5);
+const LOOK_LATER: Duration = Duration::from_micros(2);
 /// EX_SOFTWARE of sysexits(3).
 const FAILED: i32 = 70;
 
@@ -86,6 +88,11 @@ fn serve(rehearse: fn(), run_manager: Manager) -> Result<(), KeeperError> {
     let signals = process::zygote_signals()?;
     let deaths = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
 
+    // So that children have it from their first instruction; before the control group counts for them. Without it they are slower, and that is all.
+    if let Err(errno) = move_text() {
+        let _ = writeln!(io::stderr(), "vault-manager: the program stays where it is: {errno}");
+    }
+
     let options = match receive(control)? {
         Received::Command(Command::Configure(options), None) => options,
         Received::Command(..) => return Err(KeeperError::Protocol),
@@ -136,7 +143,8 @@ impl Keeper<'_> {
                 while let Some(death) = deaths.read_signal()? {
                     let pid = i32::try_from(death.ssi_pid).map_err(|_| Errno::ESRCH)?;
                     self.reap(Reap::This(Pid::from_raw(pid)))?;
-                    self.look_at.get_or_insert_with(|| Instant::now() + LOOK_AFTER);
+                    let after = LOOK_AFTER + LOOK_LATER * self.children.used();
+                    self.look_at.get_or_insert_with(|| Instant::now() + after);
                 }
             }
             if self.look_at.is_some_and(|at| at <= Instant::now()) {

@@ -91,7 +91,7 @@ impl Router {
 
     /// An operator closes a vault. What it has in flight is finished.
     pub(super) fn evict_by_name(&mut self, vault: VaultId, now: Duration, out: &mut Vec<Action>) {
-        self.parked.pop(&vault);
+        self.parked.take(&vault);
         if let Some(slot_id) = self.vaults.get(&vault).copied() {
             self.evict(slot_id, false, now, out);
         }

@@ -10,7 +10,7 @@ use casemate_protocol::object::{Kind, Object};
 use casemate_protocol::stage::Stage as Timed;
 
 use super::event::{Action, ManagerExit, Op, RequestId, SlotId, StoreFailed};
-use super::slot::{Closing, HalfOpen, Pending, RESUMING_LIFE, STOP_LIMIT, Slot, Stage, State};
+use super::slot::{Closing, HalfOpen, Handed, Pending, RESUMING_LIFE, STOP_LIMIT, Slot, Stage, State};
 use super::{CLOSING_SLOTS, GENERATION, Router, log, milliseconds};
 use crate::ipc::{FromManager, Newest, Notice, ToManager};
 use crate::supervisor::bucket::TokenBucket;
@@ -102,14 +102,16 @@ impl Router {
     fn start(&mut self, slot_id: SlotId, newest: Newest, now: Duration, out: &mut Vec<Action>) {
         let versions_kept = self.limits.versions_kept;
         let vault = self.slots.get(slot_id).map(|slot| slot.vault);
-        let parked = vault.and_then(|vault| self.parked(vault, now)).map(|parked| parked.sealed.clone());
+        let parked = vault.and_then(|vault| self.parked(vault, now));
+        let handed = parked.map_or(Handed::Nothing, |parked| parked.whole_at.map_or(Handed::Sessions, Handed::Whole));
+        let parked = parked.map(|parked| parked.sealed.clone());
         let Some(slot) = self.touch(slot_id) else { return };
         let State::HalfOpen(HalfOpen::Preparing { static_key, .. }) = slot.state else { return };
         if let Newest::Shown(newest) = &newest {
             slot.committed = newest.version;
             slot.shows_tombstone = shows_tombstone(newest);
         }
-        slot.handed = parked.is_some();
+        slot.handed = handed;
         slot.state = State::HalfOpen(HalfOpen::Starting);
         let message = ToManager::Start { vault: slot.vault, newest, versions_kept, generation: GENERATION, parked };
         out.push(Action::Send { slot: slot_id, message });
@@ -154,7 +156,8 @@ impl Router {
             FromManager::Commit { version, object } => self.commit(slot_id, version, object, now, out),
             FromManager::Collect { below } => self.collect(slot_id, below, now, out),
             FromManager::Purge { tombstone } => self.purge(slot_id, tombstone, now, out),
-            FromManager::Parked { sealed } => self.park(slot_id, sealed, now, out),
+            FromManager::Parked { sealed, is_whole } => self.park(slot_id, sealed, is_whole, now, out),
+            FromManager::Resume => self.resume(slot_id, now, out),
             FromManager::Noticed(notice) => {
                 self.doubt(slot_id, notice, now);
                 self.notice(notice, out);

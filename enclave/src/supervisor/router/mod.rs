@@ -63,7 +63,7 @@ use super::negative::NegativeCache;
 use super::stages::Stages;
 use crate::ipc::Notice;
 use overload::Overload;
-use parking::Parked;
+use parking::ParkedVaults;
 use residents::Residents;
 use slot::{Pending, Slot, Slots};
 
@@ -107,7 +107,7 @@ pub struct Router {
     /// Resident vaults, opening or open.
     residents: Residents,
     /// Sessions of vaults that had to leave, in the order in which they left.
-    parked: LruCache<VaultId, Parked>,
+    parked: ParkedVaults,
     /// Callers that wait, by deadline.
     deadlines: BTreeMap<(Duration, RequestId), SlotId>,
     /// Bytes of the frames that those callers sent.
@@ -153,7 +153,7 @@ impl Router {
             vaults: HashMap::new(),
             half_open: VecDeque::new(),
             residents: Residents::default(),
-            parked: LruCache::unbounded(),
+            parked: ParkedVaults::default(),
             deadlines: BTreeMap::new(),
             in_flight_bytes: 0,
             wakes: BTreeSet::new(),
@@ -255,7 +255,7 @@ impl Router {
 
     /// Whether a vault's sessions are kept for the process that comes next.
     pub fn has_parked(&self, vault: VaultId) -> bool {
-        self.parked.contains(&vault)
+        self.parked.get(&vault).is_some()
     }
 
     /// Whether a vault is on its way out.

@@ -8,7 +8,7 @@ use casemate_protocol::link::{LogEvent, LogLevel};
 use casemate_protocol::stage::Stage as Timed;
 
 use super::event::{Action, Loaded, Op, SlotId, StoreFailed, VaultKey};
-use super::slot::{Closing, HalfOpen, OPENING_LIMIT, Opening, OpeningStep, STOP_LIMIT, State};
+use super::slot::{Closing, HalfOpen, Handed, OPENING_LIMIT, Opening, OpeningStep, STOP_LIMIT, State};
 use super::{GENERATION, Router, log, milliseconds};
 use crate::ipc::{Notice, ToManager};
 
@@ -25,15 +25,7 @@ impl Router {
             | State::Open { .. } => return self.violation(slot_id, "an open out of turn", out),
         };
         let vault = slot.vault;
-        // Whatever becomes of it: nobody else may go on from what was parked.
-        self.parked.pop(&vault);
-        let Some(slot) = self.touch(slot_id) else { return };
-        slot.resumes = false;
-        // Attack stopped: a process that asks again and again, and uses up what all vaults share.
-        if let Err(wait) = slot.openings.take(now) {
-            return self.refuse_open(slot_id, Refusal::retry(ErrorCode::Busy, milliseconds(wait)), now, out);
-        }
-        if let Err(refusal) = self.admit(vault, create, reload, now, out) {
+        if let Err(refusal) = self.let_in(slot_id, create, reload, now, out) {
             return self.refuse_open(slot_id, refusal, now, out);
         }
         if create {
@@ -58,6 +50,59 @@ impl Router {
         // The key service's answer is waited for together with the store's.
         out.push(Action::WarmShardKey { shard: vault.shard(), generation: GENERATION });
         out.push(Action::Load { slot: slot_id, op, vault });
+    }
+
+    /// A process goes on with all of its vault, for which nothing is to be read that the process before it would have read again. Where there
+    /// is no place for it, it answers what it was asked and leaves as that one did.
+    pub(super) fn resume(&mut self, slot_id: SlotId, now: Duration, out: &mut Vec<Action>) {
+        let Some(slot) = self.touch(slot_id) else { return };
+        let (static_key, version) = match (&slot.state, slot.handed) {
+            (State::HalfOpen(HalfOpen::Ready { static_key }), Handed::Whole(version)) => (*static_key, version),
+            // It was told to stop meanwhile.
+            (State::Closing(_), _) => return,
+            _ => return self.violation(slot_id, "a vault resumed out of turn", out),
+        };
+        let let_in = self.let_in(slot_id, false, false, now, out);
+        self.half_open.retain(|half_open| *half_open != slot_id);
+        self.residents.enter(slot_id);
+        let Some(slot) = self.touch(slot_id) else { return };
+        slot.committed = version;
+        slot.shows_tombstone = false;
+        let made_ready = slot.made_ready;
+        self.serve(slot_id, static_key, made_ready, now);
+        if let_in.is_err() {
+            self.stop(slot_id, !self.draining, now, out);
+        }
+    }
+
+    /// A vault is open from now on.
+    fn serve(&mut self, slot_id: SlotId, static_key: [u8; 32], cold_start: Duration, now: Duration) {
+        let Some(slot) = self.touch(slot_id) else { return };
+        slot.state = State::Open { static_key };
+        slot.released = now;
+        slot.last_use = now;
+        self.counters.opened += 1;
+        let micros = u64::try_from(cold_start.as_micros()).unwrap_or(u64::MAX);
+        self.counters.open_us = self.counters.open_us.saturating_add(micros);
+    }
+
+    /// Whether a process that asks for its vault may have it now. Whatever becomes of that: nobody else may go on from what was parked.
+    fn let_in(
+        &mut self,
+        slot_id: SlotId,
+        create: bool,
+        reload: bool,
+        now: Duration,
+        out: &mut Vec<Action>,
+    ) -> Result<(), Refusal> {
+        let Some(slot) = self.touch(slot_id) else { return Err(self.busy()) };
+        slot.resumes = false;
+        let vault = slot.vault;
+        // Attack stopped: a process that asks again and again, and uses up what all vaults share.
+        let asked = slot.openings.take(now);
+        self.parked.take(&vault);
+        asked.map_err(|wait| Refusal::retry(ErrorCode::Busy, milliseconds(wait)))?;
+        self.admit(vault, create, reload, now, out)
     }
 
     /// Whether another vault may be opened now. Cold vaults come at a node-wide rate and take the places of idle ones only, so that one
@@ -157,18 +202,17 @@ impl Router {
         if !reload {
             slot.committed = versions.last().map_or(0, |newest| newest.version);
         }
-        slot.state = State::Open { static_key };
-        slot.released = now;
-        slot.last_use = now;
-        // Our part of it: what the device took for its next message is not counted.
-        let cold_start = slot.made_ready + whole;
+        if reload {
+            slot.state = State::Open { static_key };
+            slot.released = now;
+            slot.last_use = now;
+        } else {
+            // Our part of it: what the device took for its next message is not counted.
+            let cold_start = slot.made_ready + whole;
+            self.serve(slot_id, static_key, cold_start, now);
+        }
         self.stages.note(Timed::Key, unwrap);
         self.stages.note(Timed::Open, whole);
-        if !reload {
-            self.counters.opened += 1;
-            let micros = u64::try_from(cold_start.as_micros()).unwrap_or(u64::MAX);
-            self.counters.open_us = self.counters.open_us.saturating_add(micros);
-        }
         let message = ToManager::Opened { vault_key: key.key, generation: key.generation, versions };
         out.push(Action::Send { slot: slot_id, message });
         if self.draining {

@@ -7,6 +7,7 @@ use casemate_protocol::frame::DeviceFrameKind::{self, Finish, Sealed};
 use casemate_protocol::id::VaultId;
 use casemate_protocol::link::Tuning;
 
+use super::parking::{Parked, ParkedVaults};
 use super::simulation::vault;
 use super::tests::{Stage, welcome};
 use super::*;
@@ -34,13 +35,25 @@ fn crowd(stage: &mut Stage, vault: VaultId, other: VaultId) -> SlotId {
 
 /// Lets `other` take the place of `vault`, which parks its sessions as `sealed`.
 fn push_out(stage: &mut Stage, vault: VaultId, other: VaultId, sealed: &[u8]) -> SlotId {
+    push_out_as(stage, vault, other, sealed, false)
+}
+
+/// Likewise, and parks the whole vault if `is_whole`.
+fn push_out_as(stage: &mut Stage, vault: VaultId, other: VaultId, sealed: &[u8], is_whole: bool) -> SlotId {
     let slot = stage.slot(vault);
     let newcomer = crowd(stage, vault, other);
     let load = stage.op();
-    stage.from(slot, FromManager::Parked { sealed: sealed.to_vec() });
+    stage.from(slot, FromManager::Parked { sealed: sealed.to_vec(), is_whole });
     stage.event(Event::Exited { slot, exit: ManagerExit::Status(0) });
     stage.load_as(newcomer, load);
     newcomer
+}
+
+fn answer_all(stage: &mut Stage, slot: SlotId) {
+    let waiting: Vec<_> = stage.router.slots.get(slot).unwrap().requests.keys().copied().collect();
+    for id in waiting {
+        stage.from(slot, FromManager::Reply { id, frame: vec![2] });
+    }
 }
 
 fn handed(stage: &Stage) -> Option<(Newest, Option<Vec<u8>>)> {
@@ -132,8 +145,8 @@ fn an_operator_who_closes_a_vault_that_is_leaving_is_obeyed() {
     let slot = stage.open(vault(1));
     crowd(&mut stage, vault(1), vault(2));
     stage.event(Event::Evict(vault(1)));
-    stage.from(slot, FromManager::Parked { sealed: b"sealed".to_vec() });
-    assert!(stage.router.parked.is_empty());
+    stage.from(slot, FromManager::Parked { sealed: b"sealed".to_vec(), is_whole: false });
+    assert!(stage.router.parked.len() == 0);
 }
 
 #[test]
@@ -158,7 +171,7 @@ fn what_comes_while_a_vault_leaves_waits_for_the_next_process() {
     crowd(&mut stage, vault(1), vault(2));
     let read = stage.request(vault(1), Sealed);
     assert_eq!(stage.refusal(read), None);
-    stage.from(slot, FromManager::Parked { sealed: b"sealed".to_vec() });
+    stage.from(slot, FromManager::Parked { sealed: b"sealed".to_vec(), is_whole: false });
     stage.event(Event::Exited { slot, exit: ManagerExit::Status(0) });
     assert_eq!(handed(&stage), Some((Newest::NotAsked, Some(b"sealed".to_vec()))));
     assert!(is_given(&stage, read));
@@ -203,7 +216,7 @@ fn a_vault_that_cannot_be_opened_now_parks_its_sessions_again() {
     // It tells its callers first.
     stage.from(slot, FromManager::Reply { id: read, frame: vec![0] });
     assert!(!stage.is_killed(slot), "a frame has opened: it has something to leave");
-    stage.from(slot, FromManager::Parked { sealed: b"second".to_vec() });
+    stage.from(slot, FromManager::Parked { sealed: b"second".to_vec(), is_whole: false });
     stage.event(Event::Exited { slot, exit: ManagerExit::Status(0) });
     stage.request(vault(1), Sealed);
     assert_eq!(handed(&stage), Some((Newest::NotAsked, Some(b"second".to_vec()))));
@@ -213,18 +226,18 @@ fn a_vault_that_cannot_be_opened_now_parks_its_sessions_again() {
 fn nothing_is_parked_out_of_turn_or_beyond_the_bound() {
     let mut stage = stage();
     let slot = stage.open(vault(1));
-    stage.from(slot, FromManager::Parked { sealed: b"unasked".to_vec() });
+    stage.from(slot, FromManager::Parked { sealed: b"unasked".to_vec(), is_whole: false });
     assert!(stage.is_killed(slot));
     stage.event(Event::Exited { slot, exit: ManagerExit::Signal(9) });
     let slot = stage.ready(vault(1));
-    stage.from(slot, FromManager::Parked { sealed: b"never handed any".to_vec() });
+    stage.from(slot, FromManager::Parked { sealed: b"never handed any".to_vec(), is_whole: false });
     assert!(stage.is_killed(slot));
 
     let mut stage = self::stage();
     let slot = stage.open(vault(1));
     crowd(&mut stage, vault(1), vault(2));
-    stage.from(slot, FromManager::Parked { sealed: vec![0; PARKED_BYTES + 1] });
-    assert!(stage.is_killed(slot) && stage.is_logged(LogEvent::ManagerProtocol) && stage.router.parked.is_empty());
+    stage.from(slot, FromManager::Parked { sealed: vec![0; PARKED_BYTES + 1], is_whole: false });
+    assert!(stage.is_killed(slot) && stage.is_logged(LogEvent::ManagerProtocol) && stage.router.parked.len() == 0);
 }
 
 /// An operator who closes a vault, a drain and the idle time end sessions: no key outlives what an operator was told.
@@ -247,13 +260,13 @@ fn a_vault_that_nobody_wants_open_is_forgotten() {
     stage.open(vault(1));
     push_out(&mut stage, vault(1), vault(2), b"sealed");
     stage.after(Duration::from_millis(idle));
-    assert!(stage.router.parked.is_empty(), "resident or parked, its idle time is over");
+    assert!(stage.router.parked.len() == 0, "resident or parked, its idle time is over");
 
     let mut stage = self::stage();
     stage.open(vault(1));
     push_out(&mut stage, vault(1), vault(2), b"sealed");
     stage.event(Event::Drain);
-    assert!(stage.router.parked.is_empty());
+    assert!(stage.router.parked.len() == 0);
 }
 
 #[test]
@@ -264,10 +277,106 @@ fn no_more_are_parked_than_may_be_resident() {
         // New openings come at a rate.
         stage.after(Duration::from_secs(1));
         let slot = push_out(&mut stage, vault(number), vault(number + 1), b"sealed");
-        let waiting: Vec<_> = stage.router.slots.get(slot).unwrap().requests.keys().copied().collect();
-        for id in waiting {
-            stage.from(slot, FromManager::Reply { id, frame: vec![2] });
-        }
+        answer_all(&mut stage, slot);
     }
     assert_eq!(stage.router.parked.len(), 1);
+}
+
+#[test]
+fn a_vault_that_was_parked_whole_goes_on_without_the_store() {
+    let mut stage = stage();
+    stage.open(vault(1));
+    let other = push_out_as(&mut stage, vault(1), vault(2), b"whole", true);
+    answer_all(&mut stage, other);
+    let read = stage.request(vault(1), Sealed);
+    let slot = stage.slot(vault(1));
+    assert_eq!(handed(&stage), Some((Newest::NotAsked, Some(b"whole".to_vec()))));
+    stage.from(slot, FromManager::Ready { static_key: [8; 32] });
+    stage.from(slot, FromManager::Resume);
+    let asks =
+        |action: &Action| matches!(action, Action::Load { .. } | Action::VaultKey { .. } | Action::WarmShardKey { .. });
+    assert!(!stage.has(asks), "nothing is asked for");
+    assert!(stage.has(|action| matches!(
+        action,
+        Action::Send { slot: to, message: ToManager::Stop { park: true } } if *to == other
+    )));
+    stage.from(slot, FromManager::Reply { id: read, frame: vec![2] });
+    assert!(stage.router.holds(vault(1)));
+    // Its next version is the one after that which it left.
+    let version = stage.router.slots.get(slot).unwrap().committed + 1;
+    stage.from(slot, FromManager::Commit { version, object: vec![1] });
+    assert!(stage.has(|action| matches!(action, Action::Put { .. })) && !stage.is_killed(slot));
+    assert_eq!(stage.router.parked.get(&vault(1)).map(|_| ()), None, "it is used up");
+}
+
+/// There is no place, and none is made: it answers what it was asked and leaves again with its sessions.
+#[test]
+fn a_vault_that_goes_on_where_no_place_is_answers_and_leaves() {
+    let mut stage = stage();
+    stage.open(vault(1));
+    let busy = push_out_as(&mut stage, vault(1), vault(2), b"first", true);
+    answer_all(&mut stage, busy);
+    // The other vault has work in flight.
+    stage.request(vault(2), Sealed);
+    let read = stage.request(vault(1), Sealed);
+    let slot = stage.slot(vault(1));
+    stage.from(slot, FromManager::Ready { static_key: [8; 32] });
+    stage.from(slot, FromManager::Resume);
+    assert!(!stage.is_killed(busy));
+    assert!(stage.has(|action| matches!(
+        action,
+        Action::Send { slot: to, message: ToManager::Stop { park: true } } if *to == slot
+    )));
+    stage.from(slot, FromManager::Reply { id: read, frame: vec![2] });
+    assert!(stage.has(|action| matches!(action, Action::Answer { id, answer: Answer::Frame(_) } if *id == read)));
+    stage.from(slot, FromManager::Parked { sealed: b"second".to_vec(), is_whole: true });
+    stage.event(Event::Exited { slot, exit: ManagerExit::Status(0) });
+    stage.request(vault(1), Sealed);
+    assert_eq!(handed(&stage), Some((Newest::NotAsked, Some(b"second".to_vec()))));
+}
+
+/// Attack: a process that says it goes on with a vault that it was not handed.
+#[test]
+fn nobody_resumes_out_of_turn() {
+    let mut stage = stage();
+    stage.open(vault(1));
+    push_out(&mut stage, vault(1), vault(2), b"sessions");
+    stage.request(vault(1), Sealed);
+    let slot = stage.slot(vault(1));
+    stage.from(slot, FromManager::Ready { static_key: [8; 32] });
+    stage.from(slot, FromManager::Resume);
+    assert!(stage.is_killed(slot) && stage.is_logged(LogEvent::ManagerProtocol));
+
+    let mut stage = self::stage();
+    let slot = stage.ready(vault(1));
+    stage.from(slot, FromManager::Resume);
+    assert!(stage.is_killed(slot));
+    let slot = stage.open(vault(2));
+    stage.from(slot, FromManager::Resume);
+    assert!(stage.is_killed(slot));
+}
+
+#[test]
+fn what_all_have_parked_is_bounded() {
+    let mut parked = ParkedVaults::default();
+    let large = |bytes| Parked {
+        sealed: vec![0; bytes],
+        whole_at: None,
+        sessions: sessions::Sessions::default(),
+        until: Duration::MAX,
+    };
+    for number in 0..10 {
+        parked.put(vault(number), large(100));
+        parked.trim(8, 450);
+    }
+    assert_eq!(parked.len(), 4);
+    assert!(parked.get(&vault(5)).is_none() && parked.get(&vault(6)).is_some());
+    // Another one of the same vault takes its place.
+    parked.put(vault(9), large(200));
+    parked.trim(8, 450);
+    assert_eq!(parked.len(), 3);
+    parked.take(&vault(9)).unwrap();
+    parked.put(vault(1), large(250));
+    parked.trim(8, 450);
+    assert_eq!(parked.len(), 3);
 }

@@ -10,7 +10,7 @@ use lru::LruCache;
 use super::event::SlotId;
 
 /// How many of the residents may be protected, percent of the limit.
-const PROTECTED_PERCENT: usize = 90;
+const PROTECTED_PERCENT: usize = 95;
 
 /// The resident vaults.
 #[derive(Debug)]

@@ -53,6 +53,8 @@ struct Manager {
     silent: bool,
     /// What it was handed of the process before it, by number, until it goes on from there.
     handed: Option<u64>,
+    /// Its vault's version, if it was handed all of it.
+    whole_at: Option<u64>,
     resumed: bool,
     /// It parks its sessions before it ends.
     parks: bool,
@@ -64,6 +66,15 @@ struct Manager {
 struct Caller {
     deadline: Duration,
     sealed: bool,
+}
+
+/// What a simulated vault-manager left.
+#[derive(Debug)]
+struct Parked {
+    vault: VaultId,
+    sessions: Vec<SessionId>,
+    /// The vault's version, if all of it was left.
+    whole_at: Option<u64>,
 }
 
 /// Everything around the router.
@@ -84,7 +95,7 @@ struct World {
     /// Slots whose write was given up during this step.
     gave_up: BTreeSet<SlotId>,
     /// What was parked, by number.
-    parked: Vec<(VaultId, Vec<SessionId>)>,
+    parked: Vec<Parked>,
     /// Numbers from which a process has gone on.
     used_up: BTreeSet<u64>,
     trouble: u64,
@@ -154,7 +165,7 @@ impl World {
         let made_up = [u8::try_from(self.dice.roll(256)).unwrap(); 16];
         let choice = self.dice.roll(1 << 32);
         let living = self.managers.values().find(|(of, _)| *of == vault).map(|(_, manager)| &manager.sessions);
-        let parked = self.parked.iter().rev().find(|(of, _)| *of == vault).map(|(_, sessions)| sessions);
+        let parked = self.parked.iter().rev().find(|parked| parked.vault == vault).map(|parked| &parked.sessions);
         let sessions = living.filter(|sessions| !sessions.is_empty()).or(parked);
         match sessions {
             Some(sessions) if !choice.is_multiple_of(8) => sessions[usize::try_from(choice).unwrap() % sessions.len()],
@@ -166,7 +177,12 @@ impl World {
         let idle_before: BTreeSet<_> =
             self.router.slots.iter().filter(|(_, slot)| slot.is_idle()).map(|(id, _)| id).collect();
         let evicting = matches!(event, Event::Request { .. } | Event::Memory { .. } | Event::Tick | Event::Tuning(_))
-            || matches!(event, Event::FromManager { message: FromManager::Open { .. }, .. });
+            || matches!(event, Event::FromManager { message: FromManager::Open { .. } | FromManager::Resume, .. });
+        // Whoever goes on where there is no place answers what it was asked, and leaves.
+        let resumes = match &event {
+            Event::FromManager { slot, message: FromManager::Resume } => Some(*slot),
+            _ => None,
+        };
         let mut out = Vec::new();
         self.gave_up.clear();
         self.router.handle(event, self.now, &mut out);
@@ -175,7 +191,10 @@ impl World {
                 && evicting
             {
                 let gave_up = self.gave_up.contains(slot);
-                assert!(idle_before.contains(slot) || gave_up, "a vault with work in flight was evicted");
+                assert!(
+                    idle_before.contains(slot) || gave_up || resumes == Some(*slot),
+                    "a vault with work in flight was evicted"
+                );
             }
             self.perform(action);
         }
@@ -310,10 +329,11 @@ impl World {
                 }
                 if let Some(number) = parked {
                     let number = u64::from_be_bytes(number.try_into().unwrap());
-                    let (of, sessions) = &self.parked[usize::try_from(number).unwrap()];
-                    assert_eq!(of, vault, "another vault's sessions");
-                    manager.sessions.clone_from(sessions);
+                    let parked = &self.parked[usize::try_from(number).unwrap()];
+                    assert_eq!(parked.vault, *vault, "another vault's sessions");
+                    manager.sessions.clone_from(&parked.sessions);
                     manager.handed = Some(number);
+                    manager.whole_at = parked.whole_at;
                 }
             }
             ToManager::Request { id, .. } => {
@@ -388,7 +408,15 @@ impl World {
                     assert!(self.used_up.insert(number), "two processes go on from one place");
                     manager.resumed = true;
                 }
-                FromManager::Open { create: !manager.resumed }
+                if let Some(version) = manager.whole_at.filter(|_| manager.resumed) {
+                    manager.open = true;
+                    manager.committed = version;
+                    let newest = self.store.get(of).and_then(|versions| versions.last_key_value());
+                    assert_eq!(newest.map(|(newest, _)| *newest), Some(version), "an old state is served");
+                    FromManager::Resume
+                } else {
+                    FromManager::Open { create: !manager.resumed }
+                }
             }
             1 if manager.open && !opening && !manager.committing => {
                 manager.committing = true;
@@ -404,9 +432,12 @@ impl World {
                 && !manager.sessions.is_empty() =>
             {
                 manager.parks = false;
-                self.parked.push((*of, manager.sessions.clone()));
+                // One that was let in leaves all of its vault, if that is not too large; one that was not, what it was handed.
+                let whole_at = if manager.open { Some(manager.committed) } else { manager.whole_at };
+                let whole_at = whole_at.filter(|version| *version > 0 && !self.dice.chance(300));
+                self.parked.push(Parked { vault: *of, sessions: manager.sessions.clone(), whole_at });
                 let number = u64::try_from(self.parked.len() - 1).unwrap();
-                FromManager::Parked { sealed: number.to_be_bytes().to_vec() }
+                FromManager::Parked { sealed: number.to_be_bytes().to_vec(), is_whole: whole_at.is_some() }
             }
             _ if (manager.stopping || manager.leaving) && manager.held.is_empty() && !manager.committing => {
                 self.gone(slot);

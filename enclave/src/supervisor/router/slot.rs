@@ -70,8 +70,8 @@ pub(super) struct Slot {
     pub(super) shows_tombstone: bool,
     /// Whether a frame of a parked session brought it into being, and none has opened yet.
     pub(super) resumes: bool,
-    /// Whether the process was handed sessions that another one had parked.
-    pub(super) handed: bool,
+    /// What the process was handed of the one before it.
+    pub(super) handed: Handed,
     /// The process id, once there is one.
     pub(super) pid: Option<u32>,
     /// When the slot was taken.
@@ -96,6 +96,17 @@ pub(super) struct Slot {
     pub(super) usage: Usage,
     /// The timer that is set.
     pub(super) wake: Option<Duration>,
+}
+
+/// What a process was handed of the one before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Handed {
+    /// Nothing was parked.
+    Nothing,
+    /// Sessions.
+    Sessions,
+    /// Sessions, and the whole vault as it was at this version.
+    Whole(u64),
 }
 
 /// Where a slot is in its life.
@@ -257,7 +268,7 @@ impl Slot {
             committed: 0,
             shows_tombstone: false,
             resumes: false,
-            handed: false,
+            handed: Handed::Nothing,
             pid: None,
             born: now,
             made_ready: Duration::ZERO,

@@ -110,7 +110,9 @@ pub(crate) struct Node<'a> {
     pub(crate) auto_open: bool,
     opening: Option<Vec<VersionObject>>,
     pub(crate) parked: Option<Vec<u8>>,
-    opens: u32,
+    pub(crate) parked_whole: bool,
+    pub(crate) opens: u32,
+    pub(crate) resumes: u32,
     pub(crate) refuses_to_open: Option<ErrorCode>,
     next_id: u64,
 }
@@ -135,7 +137,9 @@ impl<'a> Node<'a> {
             auto_open: true,
             opening: None,
             parked: None,
+            parked_whole: false,
             opens: 0,
+            resumes: 0,
             refuses_to_open: None,
             next_id: 0,
         }
@@ -223,13 +227,17 @@ impl<'a> Node<'a> {
                 self.store.borrow_mut().versions.retain(|version, _| *version >= tombstone);
             }
             FromManager::Noticed(notice) => self.notices.push(notice),
-            FromManager::Parked { sealed } => self.parked = Some(sealed),
+            FromManager::Parked { sealed, is_whole } => {
+                self.parked = Some(sealed);
+                self.parked_whole = is_whole;
+            }
+            FromManager::Resume => self.resumes += 1,
         }
     }
 
     /// Whether the process ever asked for its vault to be opened.
     pub(crate) const fn has_asked_to_open(&self) -> bool {
-        self.opens > 0
+        self.opens + self.resumes > 0
     }
 
     /// Hands over what the opening that is on its way has read.

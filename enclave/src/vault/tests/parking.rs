@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use casemate_protocol::error::ErrorCode;
 use casemate_protocol::frame::VaultFrame;
+use casemate_protocol::limits;
 use casemate_protocol::link::VersionObject;
 
 use super::harness::{Device, Node, World, code, get, put, value};
@@ -26,6 +27,85 @@ fn parked(world: &World) -> (Node<'_>, Device) {
     node.tell(ToManager::Stop { park: true });
     assert!(node.manager.has_ended());
     (node, device)
+}
+
+fn make_large(node: &mut Node<'_>, device: &mut Device) {
+    for name in ["one", "two", "three"] {
+        device.ask(node, put(name, &[7; limits::SECRET_BYTES])).unwrap();
+    }
+}
+
+/// A vault that is too large to be parked whole: of it the sessions, the root key and the head are.
+fn parked_without_its_state(world: &World) -> (Node<'_>, Device) {
+    let (mut node, mut device) = world.created();
+    make_large(&mut node, &mut device);
+    device.ask(&mut node, put("name", b"value")).unwrap();
+    node.tell(ToManager::Stop { park: true });
+    assert!(node.manager.has_ended() && !node.parked_whole);
+    (node, device)
+}
+
+/// The store and the key service are asked for nothing: not even an empty store is noticed, as by a vault that stayed.
+#[test]
+fn a_vault_that_is_parked_whole_needs_nothing_else() {
+    let world = World::new();
+    let (node, mut device) = parked(&world);
+    assert!(node.parked_whole);
+    world.store.borrow_mut().versions.clear();
+    let mut next = world.resumed(&node);
+    assert_eq!(value(device.ask(&mut next, get("name"))), b"value");
+    assert_eq!((next.opens, next.resumes), (0, 1));
+    assert!(next.notices.is_empty());
+}
+
+/// Whatever a vault has been through, the one that goes on from what was parked writes the history that it would have written.
+#[test]
+fn the_history_goes_on_where_it_was_left() {
+    let world = World::new();
+    let (mut node, mut device) = world.created();
+    for round in 0..3 * limits::DELTAS_PER_SNAPSHOT {
+        let name = format!("name-{}", round % 5);
+        device.ask(&mut node, put(&name, round.to_string().as_bytes())).unwrap();
+        node.tell(ToManager::Stop { park: true });
+        assert!(node.parked_whole);
+        node = world.resumed(&node);
+        assert_eq!(value(device.ask(&mut node, get(&name))), round.to_string().as_bytes());
+    }
+    // From the store, which shows what was written: each version follows the one before it.
+    let mut elsewhere = world.node(node.vault);
+    device.connect(&mut elsewhere, None).unwrap();
+    for back in 0..5 {
+        let round = 3 * limits::DELTAS_PER_SNAPSHOT - 1 - back;
+        let name = format!("name-{}", round % 5);
+        assert_eq!(value(device.ask(&mut elsewhere, get(&name))), round.to_string().as_bytes());
+    }
+    assert!(elsewhere.notices.is_empty());
+}
+
+/// What was parked whole is what a resident would have: who knows of a newer version makes it read the store, and no version is written
+/// beside another one.
+#[test]
+fn another_nodes_versions_are_found_as_by_a_vault_that_stayed() {
+    let world = World::new();
+    let (node, mut device) = parked(&world);
+    let mut elsewhere = world.node(node.vault);
+    let mut twin = device.clone_at(&node);
+    twin.connect(&mut elsewhere, None).unwrap();
+    twin.ask(&mut elsewhere, put("name", b"newer")).unwrap();
+
+    let mut next = world.resumed(&node);
+    // Who has not heard of it is answered as before.
+    assert_eq!(value(device.ask(&mut next, get("name"))), b"value");
+    device.head = twin.head;
+    assert_eq!(value(device.ask(&mut next, get("name"))), b"newer");
+    assert_eq!((next.opens, next.resumes), (1, 1));
+
+    next.tell(ToManager::Stop { park: true });
+    twin.ask(&mut elsewhere, put("name", b"newest")).unwrap();
+    let mut third = world.resumed(&next);
+    device.sequence = twin.sequence;
+    assert_eq!(code(device.ask(&mut third, put("name", b"another"))), ErrorCode::Moved);
+    assert!(third.manager.has_ended() && third.parked.is_none());
 }
 
 #[test]
@@ -92,10 +172,8 @@ fn a_forged_frame_uses_up_nothing() {
 #[test]
 fn a_store_that_went_back_is_found_out_before_a_device_that_knows_asks() {
     let world = World::new();
-    let (mut node, mut device) = world.created();
-    device.ask(&mut node, put("name", b"value")).unwrap();
-    node.tell(ToManager::Stop { park: true });
-    world.store.borrow_mut().versions.remove(&2);
+    let (node, mut device) = parked_without_its_state(&world);
+    world.store.borrow_mut().versions.pop_last();
     device.head = None;
     let mut next = world.resumed(&node);
     assert_eq!(code(device.ask(&mut next, get("name"))), ErrorCode::RollbackDetected);
@@ -104,7 +182,7 @@ fn a_store_that_went_back_is_found_out_before_a_device_that_knows_asks() {
 
     for refusal in [None, Some(ErrorCode::NotFound)] {
         let world = World::new();
-        let (node, mut device) = parked(&world);
+        let (node, mut device) = parked_without_its_state(&world);
         world.store.borrow_mut().versions.clear();
         let mut next = world.resumed(&node);
         next.refuses_to_open = refusal;
@@ -118,6 +196,7 @@ fn a_store_that_went_back_is_found_out_before_a_device_that_knows_asks() {
 fn another_branch_is_found_out_too() {
     let world = World::new();
     let (mut node, mut device) = world.created();
+    make_large(&mut node, &mut device);
     let first = world.store.borrow().clone();
     let mut twin = device.clone_at(&node);
     device.ask(&mut node, put("name", b"value")).unwrap();
@@ -135,7 +214,7 @@ fn another_branch_is_found_out_too() {
 #[test]
 fn what_another_node_wrote_meanwhile_is_read() {
     let world = World::new();
-    let (node, mut device) = parked(&world);
+    let (node, mut device) = parked_without_its_state(&world);
     let mut elsewhere = world.node(node.vault);
     let mut twin = device.clone_at(&node);
     twin.connect(&mut elsewhere, None).unwrap();
@@ -148,7 +227,7 @@ fn what_another_node_wrote_meanwhile_is_read() {
 #[test]
 fn a_vault_that_cannot_be_opened_now_keeps_its_sessions() {
     let world = World::new();
-    let (node, mut device) = parked(&world);
+    let (node, mut device) = parked_without_its_state(&world);
     let mut next = world.resumed(&node);
     next.refuses_to_open = Some(ErrorCode::Unavailable);
     assert_eq!(code(device.ask(&mut next, get("name"))), ErrorCode::Unavailable);
@@ -160,7 +239,7 @@ fn a_vault_that_cannot_be_opened_now_keeps_its_sessions() {
 #[test]
 fn sessions_end_with_their_lock_key() {
     let world = World::new();
-    let (node, mut device) = parked(&world);
+    let (node, mut device) = parked_without_its_state(&world);
     // What a turned lock key looks like from here: a newer header that commits to another root.
     let turned = {
         let other = World::new();
@@ -168,7 +247,7 @@ fn sessions_end_with_their_lock_key() {
         device.lock_key = [99; 32];
         let mut node = other.node(device.vault);
         device.create(&mut node);
-        for _ in 0..2 {
+        for _ in 0..8 {
             device.ask(&mut node, put("name", b"value")).unwrap();
         }
         other.store.borrow().clone()
@@ -183,7 +262,7 @@ fn sessions_end_with_their_lock_key() {
 #[test]
 fn a_vault_that_was_deleted_meanwhile_says_so() {
     let world = World::new();
-    let (node, mut device) = parked(&world);
+    let (node, mut device) = parked_without_its_state(&world);
     let mut elsewhere = world.node(node.vault);
     let mut twin = device.clone_at(&node);
     twin.connect(&mut elsewhere, None).unwrap();

@@ -10,7 +10,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use casemate_enclave::ipc::{Newest, ToManager};
+use casemate_enclave::ipc::{FromManager, Newest, ToManager};
 use casemate_enclave::keys::shards::{ShardKeyring, ShardKeyringParts};
 use casemate_enclave::outside::{BlobStore, Clock, Randomness};
 use casemate_enclave::supervisor::identity::Identity;
@@ -50,6 +50,27 @@ pub struct Shared {
     pub kms: Kms,
     /// Randomness of the enclaves.
     pub randomness: Arc<dyn Randomness>,
+}
+
+/// Which processes may be told to stop because of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum MayStop {
+    /// Those that have nothing to do.
+    Idle,
+    /// This one as well: it went on from what was parked, and there is no place for it beyond what it was asked.
+    This(SlotId),
+    /// Any: an operator wants it.
+    Any,
+}
+
+impl MayStop {
+    fn although_it_works(self, slot: SlotId) -> bool {
+        match self {
+            Self::Idle => false,
+            Self::This(this) => this == slot,
+            Self::Any => true,
+        }
+    }
 }
 
 /// A vault-manager's process.
@@ -229,17 +250,21 @@ impl<'a> Node<'a> {
         let mut events = vec![event];
         while let Some(event) = events.pop() {
             let Some(enclave) = &mut self.enclave else { return };
-            let by_operator = matches!(event, router::Event::Evict(_));
+            let may_stop = match &event {
+                router::Event::Evict(_) => MayStop::Any,
+                router::Event::FromManager { slot, message: FromManager::Resume } => MayStop::This(*slot),
+                _ => MayStop::Idle,
+            };
             let mut actions = Vec::new();
             enclave.router.handle(event, self.shared.time.now(), &mut actions);
             for action in actions {
-                self.perform(action, by_operator);
+                self.perform(action, may_stop);
             }
         }
         self.check();
     }
 
-    fn perform(&mut self, action: Action, by_operator: bool) {
+    fn perform(&mut self, action: Action, may_stop: MayStop) {
         let findings = &self.shared.findings;
         match &action {
             Action::Send { slot, message } => {
@@ -263,13 +288,13 @@ impl<'a> Node<'a> {
         match action {
             Action::Answer { id, answer } => self.answer(id, answer),
             Action::Spawn { slot, .. } => self.spawn(slot),
-            Action::Send { slot, message } => self.send(slot, message, by_operator),
+            Action::Send { slot, message } => self.send(slot, message, may_stop),
             Action::SendHello { slot, vault, static_key, id, deadline_ms, frame } => {
                 let now = Clock::unix_seconds(&self.shared.time);
                 let Some(enclave) = &self.enclave else { return };
                 let credentials = evidence::credentials(&enclave.identity, vault, static_key, now);
                 let message = ToManager::Request { id, deadline_ms, frame, credentials: Some(Box::new(credentials)) };
-                self.send(slot, message, by_operator);
+                self.send(slot, message, may_stop);
             }
             Action::Kill { slot } => self.end(slot, ManagerExit::Signal(9)),
             Action::Release { slot } => {

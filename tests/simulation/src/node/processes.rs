@@ -8,7 +8,7 @@ use casemate_enclave::supervisor::router::{self, ManagerExit, SlotId};
 use casemate_enclave::vault::manager::Manager;
 use casemate_protocol::id::VaultId;
 
-use super::{Node, Process};
+use super::{MayStop, Node, Process};
 use crate::event::{Event, Place};
 
 impl<'a> Node<'a> {
@@ -41,7 +41,7 @@ impl<'a> Node<'a> {
         self.speak(slot);
     }
 
-    pub(super) fn send(&mut self, slot: SlotId, message: ToManager, by_operator: bool) {
+    pub(super) fn send(&mut self, slot: SlotId, message: ToManager, may_stop: MayStop) {
         let takes = self.dice.between(Duration::from_micros(5), Duration::from_micros(200));
         let (place, findings, time) = (self.place, &self.shared.findings, &self.shared.time);
         let Some(process) = self.enclave.as_mut().and_then(|enclave| enclave.processes.get_mut(&slot)) else { return };
@@ -54,7 +54,7 @@ impl<'a> Node<'a> {
                 process.commits = false;
                 process.gave_up = matches!(result, CommitResult::OtherWriter | CommitResult::Unknown);
             }
-            ToManager::Stop { .. } if !process.gave_up && !by_operator => {
+            ToManager::Stop { .. } if !process.gave_up && !may_stop.although_it_works(slot) => {
                 if !process.holds.is_empty() || process.commits {
                     findings.violation(format_args!("vault {} is evicted with work in flight", process.vault));
                 }
