@@ -108,7 +108,7 @@ pub fn run(parts: Parts) -> ExitCode {
     if let Err(error) = casemate_link::let_run() {
         tracing::warn!(%error, "the kernel's order of turns stays as it is; only speed depends on it");
     }
-    if let Err(error) = casemate_link::move_text() {
+    if let Err(error) = crate::text::move_text() {
         tracing::warn!(%error, "the program stays in small pages; only speed depends on it");
     }
     match supervise(parts) {

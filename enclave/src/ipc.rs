@@ -81,7 +81,7 @@ pub enum ToManager {
     /// Answer what is in flight and exit.
     #[n(5)]
     Stop {
-        /// Whether to park the sessions first: the place is needed, the vault is not unwanted.
+        /// Whether to park sessions and vault first: the place is needed, the vault is not unwanted.
         #[n(0)]
         park: bool,
     },
@@ -177,7 +177,7 @@ pub enum FromManager {
     /// Something to be counted.
     #[n(6)]
     Noticed(#[n(0)] Notice),
-    /// Sessions for the process that comes after this one, which ends now ([`crate::vault::parking`]).
+    /// Sessions, and the vault, for the process that comes after this one, which ends now ([`crate::vault::parking`]).
     #[n(7)]
     Parked {
         /// Sealed; the supervisor cannot open it.

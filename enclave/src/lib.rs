@@ -16,6 +16,7 @@ pub mod socket;
 pub mod supervisor;
 pub mod supervisor_socket;
 pub mod system;
+mod text;
 pub mod tsm;
 pub mod vault;
 pub mod watch;

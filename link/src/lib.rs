@@ -18,7 +18,6 @@ mod port;
 mod queue;
 mod scheduling;
 pub mod stream;
-mod text;
 
 pub use address::{Address, Listener, Peer, connect};
 pub use answers::{Answers, Ticket};
@@ -28,4 +27,3 @@ pub use connection::{CallError, Caller, CloseReason, Closed, Connection, InFligh
 pub use hello::{HelloError, accept_hello, answer_hello, dial_hello, negotiate};
 pub use scheduling::let_run;
 pub use stream::{Detached, Stream};
-pub use text::move_text;

@@ -28,10 +28,25 @@ pub(super) struct Call {
     pub(super) when: Option<Alternatives>,
 }
 
-/// The list is too long for a filter's short jumps.
+impl Call {
+    /// Whether each of its alternatives asks for something, and for nothing outside the bits that are looked at.
+    fn is_clear(&self) -> bool {
+        let is_clear = |condition: &Condition| condition.mask != 0 && condition.value & !condition.mask == 0;
+        let asks = |conditions: &Vec<Condition>| !conditions.is_empty() && conditions.iter().all(is_clear);
+        self.when.as_ref().is_none_or(|when| !when.is_empty() && when.iter().all(asks))
+    }
+}
+
+/// Why there is no filter: a mistake in the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the list of system calls is too long for one filter")]
-pub struct FilterError;
+pub enum FilterError {
+    /// A filter's short jumps lead over 255 instructions at most.
+    #[error("the list of system calls is too long for one filter")]
+    TooLong,
+    /// A call stands there twice, is allowed on no condition at all, or on one that cannot be what was meant.
+    #[error("the list of system calls can be read in two ways")]
+    Ambiguous,
+}
 
 /// `AUDIT_ARCH_*` of linux/audit.h: the machine's number in ELF, 64 bits, little-endian.
 #[cfg(target_arch = "x86_64")]
@@ -55,9 +70,12 @@ const RETURN: u16 = 0x06;
 /// The filter: calls of the list are allowed, everything else, also every call of another architecture's table, kills the process.
 ///
 /// # Errors
-/// [`FilterError`] when there are more calls and conditions than 255 instructions can tell apart.
+/// See [`FilterError`].
 pub(super) fn compile(mut calls: Vec<Call>) -> Result<BpfProgram, FilterError> {
     calls.sort_unstable_by_key(|call| call.number);
+    if calls.windows(2).any(|two| two[0].number == two[1].number) || !calls.iter().all(Call::is_clear) {
+        return Err(FilterError::Ambiguous);
+    }
     let mut program = Backwards::default();
     let allow = program.put(RETURN, libc::SECCOMP_RET_ALLOW);
     let kill = program.put(RETURN, libc::SECCOMP_RET_KILL_PROCESS);
@@ -94,7 +112,7 @@ impl Backwards {
     fn branch(&mut self, code: u16, k: u32, then: Place, otherwise: Place) -> Result<Place, FilterError> {
         let here = self.0.len();
         // As many instructions are jumped over as lie in between.
-        let jump = |to: Place| u8::try_from(here - 1 - to.0).map_err(|_| FilterError);
+        let jump = |to: Place| u8::try_from(here - 1 - to.0).map_err(|_| FilterError::TooLong);
         self.0.push(sock_filter { code, jt: jump(then)?, jf: jump(otherwise)?, k });
         Ok(Place(here))
     }
@@ -225,7 +243,26 @@ pub(super) mod tests {
     #[test]
     fn a_list_that_is_too_long_is_refused() {
         let calls = (0..200).map(|number| Call { number, when: None }).collect();
-        assert_eq!(compile(calls), Err(FilterError));
+        assert_eq!(compile(calls), Err(FilterError::TooLong));
+    }
+
+    #[test]
+    fn a_list_that_can_be_read_in_two_ways_is_refused() {
+        let condition = |mask, value| Condition { argument: 0, mask, value };
+        let when = |when| compile(vec![Call { number: 7, when }]).map(drop);
+        assert_eq!(when(Some(vec![vec![condition(1, 1)]])), Ok(()));
+        for unclear in [
+            vec![],
+            vec![vec![]],
+            vec![vec![condition(1, 1)], vec![]],
+            vec![vec![condition(0, 0)]],
+            // The upper half would not be looked at.
+            vec![vec![condition(0xffff_ffff, 1 << 40 | 5)]],
+        ] {
+            assert_eq!(when(Some(unclear)), Err(FilterError::Ambiguous));
+        }
+        let twice = [None, Some(vec![vec![condition(1, 1)]])].map(|when| Call { number: 7, when });
+        assert_eq!(compile(twice.into()).map(drop), Err(FilterError::Ambiguous));
     }
 
     #[test]

@@ -164,9 +164,9 @@ impl Manager<'_> {
             unreachable!("entrants are admitted to open vaults only");
         };
         if vault.state.device(&entrant.device).is_none() {
-            // While the first version is on its way its creator is not in the committed state yet: a retry waits its turn.
-            let creating = vault.version() == 0 && entrant.creation(self.vault).is_some();
-            if creating {
+            // While the first version is on its way its creator is not in the committed state yet, and may hold what another node made of the
+            // same request: nobody is a stranger before there is a state to be judged by.
+            if vault.version() == 0 {
                 self.turn_away(entrant, Refusal::retry(ErrorCode::Busy, 50));
             } else {
                 self.turn_away_stranger(entrant);
@@ -280,6 +280,8 @@ impl Manager<'_> {
             self.enter_all(waiting);
             self.fail_queue(refusal);
         } else {
+            // A handshake has asked, and what was parked is used up all the same.
+            self.take_up();
             // Attack stopped: a store that shows nothing at all of a vault that was open here.
             if refusal.code == ErrorCode::NotFound && self.held.is_some() {
                 self.out.push(FromManager::Noticed(Notice::Rollback));
@@ -290,6 +292,13 @@ impl Manager<'_> {
             // The next handshake finds a process that has not looked at the store yet, the next frame of a parked session one that goes on.
             self.parks = true;
             self.end();
+        }
+    }
+
+    /// There is no time to read an open vault anew: who waits for that comes again.
+    pub(super) fn give_up_reload(&mut self) {
+        if matches!(self.phase, Phase::Loading { open: Some(_), .. }) {
+            self.open_refused(&Refusal::retry(ErrorCode::Draining, 200));
         }
     }
 

@@ -174,6 +174,7 @@ impl<'a> Manager<'a> {
             ToManager::Stop { park } => {
                 self.stopping = true;
                 self.parks = park;
+                self.give_up_reload();
                 if !matches!(self.phase, Phase::Committing { .. }) {
                     self.end();
                 }
@@ -247,7 +248,9 @@ impl<'a> Manager<'a> {
 
     fn sealed(&mut self, id: u64, expires_at: Duration, session_id: SessionId, run: &SealedRun) {
         let now = self.clock.monotonic();
-        if matches!(self.phase, Phase::HalfOpen { .. }) && self.sessions.get(&session_id, now).is_none() {
+        // Attack stopped: a stranger who names the handshake that he has begun, and has keys brought into memory.
+        let is_begun = self.sessions.has_begun(&session_id);
+        if matches!(self.phase, Phase::HalfOpen { .. }) && !is_begun && self.sessions.get(&session_id, now).is_none() {
             self.take_up();
         }
         let Some(session) = self.sessions.get(&session_id, now) else {

@@ -40,6 +40,10 @@ pub(super) const WHOLE_BYTES: usize = 192 * 1024;
 pub(crate) const PARKED_BYTES: usize = WHOLE_BYTES + 16 * 1024;
 
 const SALT_BYTES: usize = 16;
+const LENGTH_BYTES: usize = 4;
+/// What keys of the two parts are derived for.
+const SESSIONS: &str = "casemate/parked/v1";
+const WHOLE: &str = "casemate/parked-whole/v1";
 
 /// What the zygote makes once and every vault-manager inherits. It stands in one place of the heap and never on a stack: wherever it is
 /// handed on, a process has one copy to wipe.
@@ -91,7 +95,7 @@ impl fmt::Debug for ParkingKey {
 }
 
 /// What is parked.
-#[derive(Debug, Encode, Decode)]
+#[derive(Encode, Decode)]
 #[cbor(map)]
 pub(super) struct Parked {
     /// The vault's root key. The lock key, from which it was made, is not needed.
@@ -103,13 +107,28 @@ pub(super) struct Parked {
     /// The sessions.
     #[n(2)]
     pub(super) sessions: Vec<Session>,
-    /// The rest of the open vault; none where it is too large.
-    #[n(3)]
-    pub(super) whole: Option<Whole>,
+}
+
+impl fmt::Debug for Parked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Parked(redacted)")
+    }
+}
+
+/// The rest of a parked vault, which is not opened before a frame of a session has.
+pub(super) struct SealedWhole {
+    salt: [u8; SALT_BYTES],
+    sealed: Vec<u8>,
+}
+
+impl fmt::Debug for SealedWhole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SealedWhole({} bytes)", self.sealed.len())
+    }
 }
 
 /// What an open vault is made of beside its root key and its head.
-#[derive(Debug, Encode, Decode)]
+#[derive(Encode, Decode)]
 #[cbor(map)]
 pub(super) struct Whole {
     /// The vault key.
@@ -141,49 +160,84 @@ pub(super) struct Whole {
     pub(super) deltas: usize,
 }
 
+impl fmt::Debug for Whole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Whole(redacted)")
+    }
+}
+
 impl ParkingKey {
-    fn cipher(&self, salt: &[u8]) -> Aes256Gcm {
-        let key = label::derive(self.key.as_slice(), salt, "casemate/parked/v1", &[]);
+    fn cipher(&self, salt: &[u8], label: &str) -> Aes256Gcm {
+        let key = label::derive(self.key.as_slice(), salt, label, &[]);
         Aes256Gcm::new_from_slice(key.as_slice()).expect("32 bytes")
     }
 
-    /// Seals under a key that is used once: a fresh salt, the ciphertext, the tag.
-    pub(super) fn seal(&self, parked: &Parked, randomness: &dyn Randomness) -> Vec<u8> {
+    /// Seals under keys that are used once: a fresh salt, the length of the first part, that part, and the whole vault, if it is parked.
+    pub(super) fn seal(&self, parked: &Parked, whole: Option<&Whole>, randomness: &dyn Randomness) -> Vec<u8> {
         let mut salt = [0; SALT_BYTES];
         randomness.fill(&mut salt);
-        let mut body = codec::encode_secret(parked);
-        let tag = self
-            .cipher(&salt)
-            .encrypt_inout_detached(&Nonce::default(), self.vault.as_bytes(), body.as_mut_slice().into())
-            .expect("a vault is far below AES-GCM's 64 GiB");
-        [&salt[..], &body, &tag].concat()
+        let first = self.seal_part(&salt, SESSIONS, codec::encode_secret(parked));
+        let rest = whole.map(|whole| self.seal_part(&salt, WHOLE, codec::encode_secret(whole))).unwrap_or_default();
+        let length = u32::try_from(first.len()).expect("a few sessions");
+        [&salt[..], &length.to_be_bytes(), &first, &rest].concat()
     }
 
-    /// Opens what this vault parked under this zygote.
-    pub(super) fn open(&self, sealed: &[u8]) -> Option<Parked> {
-        let (salt, sealed) = sealed.split_at_checked(SALT_BYTES)?;
+    fn seal_part(&self, salt: &[u8], label: &str, mut body: Zeroizing<Vec<u8>>) -> Vec<u8> {
+        let cipher = self.cipher(salt, label);
+        let tag = cipher
+            .encrypt_inout_detached(&Nonce::default(), self.vault.as_bytes(), body.as_mut_slice().into())
+            .expect("a vault is far below AES-GCM's 64 GiB");
+        [&body[..], &tag].concat()
+    }
+
+    /// Opens the first part of what this vault parked under this zygote.
+    pub(super) fn open(&self, sealed: &[u8]) -> Option<(Parked, Option<SealedWhole>)> {
+        let (salt, sealed) = sealed.split_first_chunk::<SALT_BYTES>()?;
+        let (length, sealed) = sealed.split_first_chunk::<LENGTH_BYTES>()?;
+        let (first, rest) = sealed.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
+        let parked = codec::decode(&self.open_part(salt, SESSIONS, first)?, PARKED_BYTES).ok()?;
+        Some((parked, (!rest.is_empty()).then(|| SealedWhole { salt: *salt, sealed: rest.to_vec() })))
+    }
+
+    /// Opens the rest. Attack stopped: the rest of something that was parked at another time, behind this first part: it has another salt.
+    pub(super) fn open_whole(&self, whole: &SealedWhole) -> Option<Whole> {
+        codec::decode(&self.open_part(&whole.salt, WHOLE, &whole.sealed)?, PARKED_BYTES).ok()
+    }
+
+    fn open_part(&self, salt: &[u8], label: &str, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let (sealed, tag) = sealed.split_last_chunk::<TAG_BYTES>()?;
         let mut body = Zeroizing::new(sealed.to_vec());
-        self.cipher(salt)
-            .decrypt_inout_detached(
-                &Nonce::default(),
-                self.vault.as_bytes(),
-                body.as_mut_slice().into(),
-                &Tag::from(*tag),
-            )
+        let (cipher, tag) = (self.cipher(salt, label), Tag::from(*tag));
+        cipher
+            .decrypt_inout_detached(&Nonce::default(), self.vault.as_bytes(), body.as_mut_slice().into(), &tag)
             .ok()?;
-        codec::decode(&body, PARKED_BYTES).ok()
+        Some(body)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::state::State;
     use super::*;
     use crate::vault::tests::harness::CountingRandomness;
 
     fn parked() -> Parked {
         let head = Head { version: 7, hash: [1; 32], tag: [2; 32] };
-        Parked { root: Secret::new(vec![3; 32]), head, sessions: Vec::new(), whole: None }
+        Parked { root: Secret::new(vec![3; 32]), head, sessions: Vec::new() }
+    }
+
+    fn whole() -> Whole {
+        Whole {
+            vault_key: Secret::new(vec![4; 32]),
+            state: State::new(5).snapshot(),
+            generation: 1,
+            lock_number: 2,
+            copies: Vec::new(),
+            base: 3,
+            snapshot_bytes: 4,
+            delta_bytes: 5,
+            deltas: 6,
+        }
     }
 
     #[test]
@@ -191,27 +245,48 @@ mod tests {
         let randomness = CountingRandomness::default();
         let (secret, other) = (ParkingSecret::random(&randomness), ParkingSecret::random(&randomness));
         let (ours, theirs) = (VaultId::from_bytes([1; 20]), VaultId::from_bytes([2; 20]));
-        let sealed = secret.key(ours).seal(&parked(), &randomness);
-        let opened = secret.key(ours).open(&sealed).unwrap();
+        let sealed = secret.key(ours).seal(&parked(), None, &randomness);
+        let (opened, rest) = secret.key(ours).open(&sealed).unwrap();
         assert_eq!((opened.root.as_ref(), opened.head), (&[3; 32][..], parked().head));
+        assert!(rest.is_none());
         assert!(secret.key(theirs).open(&sealed).is_none());
         assert!(other.key(ours).open(&sealed).is_none());
-        assert_ne!(secret.key(ours).seal(&parked(), &randomness), sealed, "no key is used twice");
+        assert_ne!(secret.key(ours).seal(&parked(), None, &randomness), sealed, "no key is used twice");
     }
 
     #[test]
     fn no_bit_of_it_can_be_changed() {
         let randomness = CountingRandomness::default();
         let key = ParkingSecret::random(&randomness).key(VaultId::from_bytes([1; 20]));
-        let sealed = key.seal(&parked(), &randomness);
+        let opens = |sealed: &[u8]| {
+            let (parked, whole) = key.open(sealed)?;
+            Some((parked, key.open_whole(&whole?)?))
+        };
+        let sealed = key.seal(&parked(), Some(&whole()), &randomness);
+        let (_, opened) = opens(&sealed).unwrap();
+        assert_eq!((opened.state, opened.deltas), (whole().state, 6));
         for bit in 0..8 * sealed.len() {
             let mut changed = sealed.clone();
             changed[bit / 8] ^= 1 << (bit % 8);
-            assert!(key.open(&changed).is_none(), "bit {bit}");
+            assert!(opens(&changed).is_none(), "bit {bit}");
         }
         for length in 0..sealed.len() {
-            assert!(key.open(&sealed[..length]).is_none(), "{length} bytes");
+            assert!(opens(&sealed[..length]).is_none(), "{length} bytes");
         }
+    }
+
+    /// Attack: an older vault behind newer sessions, or one in the place of the other.
+    #[test]
+    fn two_that_were_parked_at_different_times_do_not_go_together() {
+        let randomness = CountingRandomness::default();
+        let key = ParkingSecret::random(&randomness).key(VaultId::from_bytes([1; 20]));
+        let [first, second] = [(); 2].map(|()| key.seal(&parked(), Some(&whole()), &randomness));
+        let cut = SALT_BYTES
+            + LENGTH_BYTES
+            + usize::try_from(u32::from_be_bytes(*first[SALT_BYTES..].first_chunk().unwrap())).unwrap();
+        let mixed = [&second[..cut], &first[cut..]].concat();
+        let (_, rest) = key.open(&mixed).unwrap();
+        assert!(key.open_whole(&rest.unwrap()).is_none());
     }
 
     #[test]

@@ -19,8 +19,12 @@ pub fn run(socket: OwnedFd, parking_secret: ParkingSecret) -> ! {
     let mut manager = Manager::new(&clock, &randomness, parking_secret);
     // What was sent before this process was there is looked at first: what it has to say to that goes out with the word that it is ready,
     // and the supervisor is woken once.
-    while let Ok(Some(message)) = socket.recv_timeout(Duration::ZERO) {
-        manager.handle(message);
+    while !manager.has_ended() {
+        match socket.recv_timeout(Duration::ZERO) {
+            Ok(Some(message)) => manager.handle(message),
+            Ok(None) => break,
+            Err(_) => leave(1),
+        }
     }
     loop {
         for message in manager.take_output() {

@@ -12,7 +12,7 @@ use super::cipher::RootKey;
 use super::entrant::Entrant;
 use super::manager::{Manager, NewestHeader, Phase};
 use super::open::{HeadStanding, OpenVault};
-use super::parking::{PARKED_SESSIONS, Parked};
+use super::parking::{PARKED_SESSIONS, Parked, SealedWhole};
 use crate::ipc::{FromManager, Notice};
 
 /// What the process before this one left, until the vault is open or a device brings it a new lock key.
@@ -20,8 +20,8 @@ use crate::ipc::{FromManager, Notice};
 pub(super) struct Held {
     pub(super) root: RootKey,
     pub(super) head: Head,
-    /// The vault itself, where all of it was parked.
-    pub(super) vault: Option<Box<OpenVault>>,
+    /// The rest of the vault, where all of it was parked.
+    pub(super) whole: Option<SealedWhole>,
 }
 
 impl Manager<'_> {
@@ -29,21 +29,23 @@ impl Manager<'_> {
     /// brings no key into memory.
     pub(super) fn take_up(&mut self) {
         let (Some(parked), Some(key)) = (self.parked.take(), &self.parking_key) else { return };
-        let Some(parked) = key.open(&parked) else { return };
+        let Some((parked, whole)) = key.open(&parked) else { return };
         let Some(root) = RootKey::from_secret(self.vault, &parked.root) else { return };
-        let open = |whole| OpenVault::resume(self.vault, root.clone(), parked.head, whole).ok();
-        let vault = parked.whole.and_then(open).map(Box::new);
-        self.held = Some(Held { root, head: parked.head, vault });
+        self.held = Some(Held { root, head: parked.head, whole });
         self.sessions.resume(parked.sessions);
     }
 
     /// A frame of a parked session has opened: goes on with the vault as it was left, or asks for it.
     pub(super) fn go_on(&mut self) {
-        let (Some(held), Phase::HalfOpen { .. }) = (&mut self.held, &self.phase) else { return };
-        if let Some(vault) = held.vault.take() {
+        let (Some(held), Some(key), Phase::HalfOpen { .. }) = (&self.held, &self.parking_key, &self.phase) else {
+            return;
+        };
+        let whole = held.whole.as_ref().and_then(|whole| key.open_whole(whole));
+        let vault = whole.and_then(|whole| OpenVault::resume(self.vault, held.root.clone(), held.head, whole).ok());
+        if let Some(vault) = vault {
             self.held = None;
             self.out.push(FromManager::Resume);
-            self.open_as_left(vault, Vec::new());
+            self.open_as_left(Box::new(vault), Vec::new());
         } else {
             self.phase = Phase::Loading { waiting: Vec::new(), open: None };
             self.out.push(FromManager::Open { create: false });
@@ -62,21 +64,25 @@ impl Manager<'_> {
     /// Ends, and parks what the process that comes next needs to go on, if that is wanted and possible: a vault that is open, or one that
     /// has not got further than what was parked before.
     pub(super) fn end(&mut self) {
-        let held = self.held.take();
-        let left = match (mem::replace(&mut self.phase, Phase::Ended), held) {
-            (Phase::Idle(vault), _) => {
-                vault.head().map(|head| Held { root: vault.root().clone(), head, vault: Some(vault) })
-            }
-            (_, held) => held,
-        };
-        let (Some(Held { root, head, vault }), Some(key), true) = (left, &self.parking_key, self.parks) else { return };
+        let (phase, held) = (mem::replace(&mut self.phase, Phase::Ended), self.held.take());
+        let (Some(key), true) = (&self.parking_key, self.parks) else { return };
         let sessions = self.sessions.leave(PARKED_SESSIONS);
-        if !sessions.is_empty() {
-            let whole = vault.and_then(|vault| vault.to_whole());
-            let is_whole = whole.is_some();
-            let sealed = key.seal(&Parked { root: root.to_secret(), head, sessions, whole }, self.randomness);
-            self.out.push(FromManager::Parked { sealed, is_whole });
+        if sessions.is_empty() {
+            return;
         }
+        let (root, head, whole) = match (phase, held) {
+            (Phase::Idle(vault), _) => {
+                let Some(head) = vault.head() else { return };
+                (vault.root().to_secret(), head, vault.to_whole())
+            }
+            (_, Some(held)) => {
+                let whole = held.whole.and_then(|whole| key.open_whole(&whole));
+                (held.root.to_secret(), held.head, whole)
+            }
+            (_, None) => return,
+        };
+        let sealed = key.seal(&Parked { root, head, sessions }, whole.as_ref(), self.randomness);
+        self.out.push(FromManager::Parked { sealed, is_whole: whole.is_some() });
     }
 
     /// Opens the vault for the sessions that were parked, with the root key that was parked beside them.

@@ -61,6 +61,11 @@ impl Sessions {
         self.handshakes.push_back((id, now, responder));
     }
 
+    /// Whether a handshake has this name.
+    pub fn has_begun(&self, id: &SessionId) -> bool {
+        self.handshakes.iter().any(|(known, _, _)| known == id)
+    }
+
     /// Takes a handshake out: it can be finished once.
     pub fn take_handshake(&mut self, id: &SessionId, now: Duration) -> Option<Responder> {
         let at = self.handshakes.iter().position(|(known, _, _)| known == id)?;

@@ -6,7 +6,6 @@ use std::io::{self, IoSliceMut, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
-use casemate_link::move_text;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
@@ -23,14 +22,16 @@ use super::message::{Command, Event, MESSAGE_BYTES};
 use super::process::{self, CloneError, Reap, Side};
 use crate::sandbox::{self, FilterError, Sandbox, SandboxOptions, Unprepared};
 use crate::system::OsRandomness;
+use crate::text::move_text;
 use crate::vault::parking::ParkingSecret;
 
 /// The zygote's name in `ps`; its children carry their own.
 const NAME: &std::ffi::CStr = c"vault-zygote";
-/// How long after a death all children are looked at, and how much later for each child that there may be. Of two that die at once the
-/// kernel tells one; to look at all after each death would cost each more, the more of them there are.
+/// How long after a death all children are looked at, how much later for each slot that was ever used, and how long at most. Of two that die
+/// at once the kernel tells one; to look at all after each death would cost each more, the more of them there are.
 const LOOK_AFTER: Duration = Duration::from_millis(5);
 const LOOK_LATER: Duration = Duration::from_micros(2);
+const LOOK_BY: Duration = Duration::from_millis(20);
 /// EX_SOFTWARE of sysexits(3).
 const FAILED: i32 = 70;
 
@@ -143,7 +144,7 @@ impl Keeper<'_> {
                 while let Some(death) = deaths.read_signal()? {
                     let pid = i32::try_from(death.ssi_pid).map_err(|_| Errno::ESRCH)?;
                     self.reap(Reap::This(Pid::from_raw(pid)))?;
-                    let after = LOOK_AFTER + LOOK_LATER * self.children.used();
+                    let after = (LOOK_AFTER + LOOK_LATER * self.children.used()).min(LOOK_BY);
                     self.look_at.get_or_insert_with(|| Instant::now() + after);
                 }
             }

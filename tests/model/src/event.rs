@@ -39,7 +39,9 @@ pub enum Event {
     Exited(usize, ManagerExit),
     /// An idle vault makes room for another, or nobody used it for long.
     MakeRoom(usize),
-    /// An operator closes a vault. A vault that stays half-open or opening for too long ends in the same way.
+    /// A process that goes on from what was parked finds no place: it leaves again once it has answered.
+    NoPlace(usize),
+    /// An operator closes a vault. What it would have left is not there: as if it had been forgotten, or been too much. A vault that stays half-open or opening for too long ends in the same way.
     Evict(usize),
     /// A supervisor ends with all that it has, and another one starts in its place.
     Restart(usize),

@@ -7,6 +7,7 @@ use casemate_protocol::error::ErrorCode;
 
 use crate::device::{Operation, Outcome, Reply, Request};
 use crate::mutation::Mutation;
+use crate::slot::Parked;
 use crate::store::{Chain, Object, Writes};
 
 /// Supervisor to vault-manager.
@@ -20,8 +21,8 @@ pub enum ToManager {
     OpenRefused,
     /// Answers [`FromManager::Commit`].
     CommitResult(CommitResult),
-    /// Answer what is in flight and exit.
-    Stop,
+    /// Answer what is in flight and exit; and leave the vault to the next process, or do not.
+    Stop(bool),
 }
 
 /// Vault-manager to supervisor.
@@ -33,6 +34,10 @@ pub enum FromManager {
     Open,
     /// This version is to be stored.
     Commit(u64, Object),
+    /// The vault, for the process that comes next; and whether this one may have lost it.
+    Parked(Chain, bool),
+    /// It goes on with what it was handed.
+    Resume,
 }
 
 /// A request out of a session, on its way to an answer.
@@ -89,6 +94,9 @@ pub struct Manager {
     pub inbox: Vec<ToManager>,
     queue: Vec<Pending>,
     stopping: bool,
+    parks: bool,
+    /// What the process before it left.
+    held: Option<Parked>,
     /// Whether it was told that its state may not be the vault's any more.
     pub lost: bool,
 }
@@ -113,11 +121,24 @@ type Out = Vec<FromManager>;
 impl Default for Manager {
     /// A process that knows nothing.
     fn default() -> Self {
-        Self { phase: Phase::HalfOpen, inbox: Vec::new(), queue: Vec::new(), stopping: false, lost: false }
+        Self {
+            phase: Phase::HalfOpen,
+            inbox: Vec::new(),
+            queue: Vec::new(),
+            stopping: false,
+            parks: false,
+            held: None,
+            lost: false,
+        }
     }
 }
 
 impl Manager {
+    /// A process that was handed what the one before it left.
+    pub fn handed(held: Option<Parked>) -> Self {
+        Self { held, ..Self::default() }
+    }
+
     /// A vault-manager whose vault is open.
     pub fn open(vault: Chain) -> Self {
         Self { phase: Phase::Idle(vault), ..Self::default() }
@@ -155,20 +176,36 @@ impl Manager {
             ToManager::Opened(chain) => self.opened(chain, context, &mut out),
             ToManager::OpenRefused => self.open_refused(context, &mut out),
             ToManager::CommitResult(result) => self.commit_result(result, context, &mut out),
-            ToManager::Stop => {
+            ToManager::Stop(parks) => {
                 self.stopping = true;
+                self.parks = parks;
                 if !matches!(self.phase, Phase::Committing { .. }) {
-                    self.phase = Phase::Ended;
+                    self.end(&mut out);
                 }
             }
         }
         out
     }
 
+    /// Ends, and leaves an open vault to the next process if that is wanted.
+    fn end(&mut self, out: &mut Out) {
+        if let Phase::Idle(vault) = mem::replace(&mut self.phase, Phase::Ended)
+            && self.parks
+        {
+            out.push(FromManager::Parked(vault, self.lost));
+        }
+    }
+
     /// A handshake's last message while the vault is half-open or being opened, else a message of a session.
     fn frame(&mut self, pending: Pending, context: Context, out: &mut Out) {
         match &mut self.phase {
             Phase::HalfOpen => {
+                if let Some(held) = self.held.take() {
+                    self.lost = held.lost;
+                    self.phase = Phase::Idle(held.vault);
+                    out.push(FromManager::Resume);
+                    return self.request(pending, context, out);
+                }
                 self.phase = Phase::Loading { waiting: vec![pending], open: None };
                 out.push(FromManager::Open);
             }
@@ -326,7 +363,8 @@ impl Manager {
             }
             CommitResult::OtherWriter => {
                 self.lost = true;
-                if context.has(Mutation::OutlivesItsVault) {
+                let parks = self.parks && context.has(Mutation::ParksWhatItLost);
+                if parks || context.has(Mutation::OutlivesItsVault) {
                     self.phase = Phase::Idle(vault);
                 }
                 self.fail_callers(callers, ErrorCode::Moved, out);
@@ -339,7 +377,7 @@ impl Manager {
             }
         }
         if self.stopping {
-            self.phase = Phase::Ended;
+            self.end(out);
         }
     }
 

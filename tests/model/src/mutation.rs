@@ -15,6 +15,8 @@ pub enum Mutation {
     ReloadsForLatecomers,
     /// A vault-manager that lost its vault to another writer goes on with what it has.
     OutlivesItsVault,
+    /// A vault-manager that lost its vault to another writer leaves what it had to the next process, and its supervisor keeps that.
+    ParksWhatItLost,
     /// A vault-manager executes every write that comes, known sequence number or not.
     ForgetsOutcomes,
     /// A write whose put was unclear counts as not sent.
@@ -33,13 +35,14 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::AnswersBeforeCreated,
         Self::ReadsOverlay,
         Self::IgnoresHeads,
         Self::NeverReloads,
         Self::ReloadsForLatecomers,
         Self::OutlivesItsVault,
+        Self::ParksWhatItLost,
         Self::ForgetsOutcomes,
         Self::TakesUnclearForNotSent,
         Self::TakesExistsForCreated,

@@ -19,9 +19,9 @@ pub enum Promise {
     /// A process does not seal a second body for a version before it knows what became of the first, and no process does while a put of
     /// that version by its node has not ended.
     OneBody,
-    /// A process that was told that its vault may be another's keeps nothing of it.
+    /// A process that was told that its vault may be another's keeps nothing of it, and leaves nothing.
     Dropped,
-    /// A vault that leaves for others, or because nobody used it, has nothing to do.
+    /// A vault that leaves for others has nothing to do, unless it came back from what was parked and found no place.
     Idle,
     /// A store that shows all it has is never called a liar: no device is told of a rollback or a fork.
     Believed,

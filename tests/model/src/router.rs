@@ -7,7 +7,8 @@ use crate::device::{Frame, Reply};
 use crate::manager::{Context, FromManager, Manager, ToManager};
 use crate::mutation::Mutation;
 use crate::promise::Promise;
-use crate::slot::{Closing, OpeningStep, Pending, Slot, Stage, State};
+use crate::slot::{Closing, OpeningStep, Parked, Pending, Slot, Stage, State};
+use crate::store::Chain;
 use crate::world::World;
 
 impl World {
@@ -37,6 +38,8 @@ impl World {
             FromManager::Reply(id, reply) => self.replied(node, id, reply),
             FromManager::Open => self.open(node),
             FromManager::Commit(version, object) => self.commit(node, version, object),
+            FromManager::Parked(vault, lost) => self.park(node, vault, lost),
+            FromManager::Resume => self.resume(node),
         }
     }
 
@@ -49,7 +52,7 @@ impl World {
     // ---- requests -----------------------------------------------------------------------------------------------------------
 
     pub(crate) fn request(&mut self, node: usize, frame: Frame) {
-        let slot = self.nodes[node].slot.get_or_insert_default();
+        let slot = self.nodes[node].open_half();
         let id = slot.fresh_id();
         slot.requests.push(Pending { id, frame, stage: Stage::Waiting });
         if slot.is_serving() {
@@ -75,6 +78,7 @@ impl World {
             return self.violation(node);
         };
         let pending = slot.requests.remove(at);
+        slot.resumed = false;
         match pending.stage {
             Stage::Sent if !pending.frame.given_up => self.send_reply(reply),
             // Its caller was told already, or has asked again.
@@ -95,6 +99,23 @@ impl World {
             State::Opening { .. } | State::Open => return self.violation(node),
         };
         slot.state = State::Opening { reload, step: OpeningStep::Loading };
+        self.nodes[node].parked = None;
+    }
+
+    /// A process goes on with all of its vault.
+    fn resume(&mut self, node: usize) {
+        let Some(slot) = self.slot(node) else { return };
+        match (&slot.state, slot.handed) {
+            (State::HalfOpen, Some(version)) => {
+                slot.committed = version;
+                slot.state = State::Open;
+                slot.resumed = true;
+                self.nodes[node].parked = None;
+            }
+            // It was told to stop meanwhile.
+            (State::Closing(_), _) => {}
+            _ => self.violation(node),
+        }
     }
 
     /// The store has read what there is, or failed.
@@ -133,7 +154,21 @@ impl World {
         if slot.commit.is_some() || slot.manager.as_ref().is_some_and(Manager::is_busy) {
             self.broke(Promise::Idle);
         }
-        self.stop(node);
+        self.stop(node, true);
+    }
+
+    /// A process that was told to leave its vault to the next one has done so.
+    fn park(&mut self, node: usize, vault: Chain, lost: bool) {
+        let Some(slot) = self.slot(node) else { return };
+        match slot.state {
+            State::Closing(Closing::Stopping { parks: true }) => {
+                let committed = slot.committed;
+                self.nodes[node].parked = Some(Parked { vault, committed, lost });
+            }
+            // It was told to stop for good meanwhile.
+            State::Closing(_) => {}
+            State::HalfOpen | State::Opening { .. } | State::Open => self.violation(node),
+        }
     }
 
     /// Whether a vault may be made to leave for another.
@@ -143,16 +178,19 @@ impl World {
         slot.is_some_and(|slot| slot.is_idle() || is_open(slot) && self.has(Mutation::EvictsBusy))
     }
 
-    /// Lets a process end by itself: it answers what it holds first.
-    pub(crate) fn stop(&mut self, node: usize) {
+    /// Lets a process end by itself: it answers what it holds first, and leaves its vault to the next one if it may.
+    pub(crate) fn stop(&mut self, node: usize, parks: bool) {
+        let keeps = self.has(Mutation::ParksWhatItLost);
         let Some(slot) = self.slot(node) else { return };
-        match slot.state {
+        match &mut slot.state {
+            // It may have been leaving for want of a place, and is to be closed now.
+            State::Closing(Closing::Stopping { parks: may_park }) => *may_park &= parks || keeps,
             State::Closing(_) => {}
             // Nothing is promised to anybody yet.
             State::HalfOpen | State::Opening { .. } => self.kill(node),
             State::Open => {
-                slot.state = State::Closing(Closing::Stopping);
-                self.send(node, ToManager::Stop);
+                slot.state = State::Closing(Closing::Stopping { parks });
+                self.send(node, ToManager::Stop(parks));
             }
         }
     }

@@ -17,6 +17,10 @@ pub enum Sign {
     Done,
     /// An idle vault is on its way out.
     Evicted,
+    /// A process goes on from what another one has left.
+    Resumed,
+    /// One that did has found no place, and leaves with a version on its way.
+    NoPlace,
     /// A vault was told to stop, and its version is on its way.
     Finishing,
     /// A write comes again to a process that was made after it was done.
@@ -47,6 +51,8 @@ impl Sign {
         match self {
             Self::Done => "everybody is answered",
             Self::Evicted => "an idle vault is evicted",
+            Self::Resumed => "a process goes on from what was parked",
+            Self::NoPlace => "one that finds no place finishes its write",
             Self::Finishing => "a vault that was told to stop finishes its write",
             Self::Remembered => "an outcome is remembered over the end of its process",
             Self::Shared => "two writes share a version",
@@ -66,10 +72,15 @@ impl Sign {
         let slots = || world.nodes.iter().filter_map(|node| Some((node, node.slot.as_ref()?)));
         let managers = || slots().filter_map(|(_, slot)| slot.manager.as_ref());
         let heard = |result| managers().any(|manager| manager.inbox.contains(&ToManager::CommitResult(result)));
-        let is_stopping = |slot: &Slot| slot.state == State::Closing(Closing::Stopping);
+        let is_stopping = |slot: &Slot| matches!(slot.state, State::Closing(Closing::Stopping { .. }));
         match self {
             Self::Done => world.is_done(),
             Self::Evicted => slots().any(|(_, slot)| is_stopping(slot) && slot.requests.is_empty()),
+            Self::Resumed => slots().any(|(_, slot)| slot.resumed),
+            Self::NoPlace => slots().any(|(_, slot)| {
+                let parks = slot.state == State::Closing(Closing::Stopping { parks: true });
+                parks && slot.resumed && slot.commit.is_some()
+            }),
             Self::Finishing => slots().any(|(_, slot)| is_stopping(slot) && slot.commit.is_some()),
             Self::Remembered => managers().any(is_asked_again),
             Self::Shared => world.store.objects().any(|object| object.writes.count() > 1),

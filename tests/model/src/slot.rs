@@ -20,6 +20,19 @@ pub struct Node {
     pub slot: Option<Slot>,
     /// Puts that have not ended.
     pub puts: Vec<PutCall>,
+    /// What the vault's last process left, until another one goes on from it or opens the vault.
+    pub parked: Option<Parked>,
+}
+
+/// A vault without a process. It is always parked whole here: where it is too large for that, its next process opens it as any other does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Parked {
+    /// What the process held as committed.
+    pub vault: Chain,
+    /// The newest version that the supervisor knew to be durable.
+    pub committed: u64,
+    /// Whether the process had been told that its state may not be the vault's any more.
+    pub lost: bool,
 }
 
 /// A put that has not ended.
@@ -52,6 +65,10 @@ pub struct Slot {
     pub manager: Option<Manager>,
     /// The newest version of which this process has handed a body to the store.
     pub sent: u64,
+    /// The version at which the process was handed the vault that another one had parked.
+    pub handed: Option<u64>,
+    /// Whether it has gone on from there and answered nobody yet. It may have found no place: then it leaves although it is asked something.
+    pub resumed: bool,
 }
 
 /// The write in flight: the code's own machine, and what it waits for.
@@ -109,7 +126,10 @@ pub enum OpeningStep {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Closing {
     /// Told to stop.
-    Stopping,
+    Stopping {
+        /// Whether its vault goes on in the next process.
+        parks: bool,
+    },
     /// Killed, not yet reaped.
     Killed,
     /// Reaped; an earlier call to the store has not ended.
@@ -162,7 +182,7 @@ impl Slot {
 
     /// Whether it is killed if it does not stop by itself. It has time until the write in flight has ended.
     pub fn is_past_kill_at(&self) -> bool {
-        self.state == State::Closing(Closing::Stopping) && self.commit.is_none()
+        matches!(self.state, State::Closing(Closing::Stopping { .. })) && self.commit.is_none()
     }
 
     /// A number that no request has.
@@ -183,11 +203,23 @@ impl Default for Slot {
             committed: 0,
             manager: Some(Manager::default()),
             sent: 0,
+            handed: None,
+            resumed: false,
         }
     }
 }
 
 impl Node {
+    /// A slot for a vault that has none. Its process is handed what is parked.
+    pub fn open_half(&mut self) -> &mut Slot {
+        let parked = self.parked;
+        self.slot.get_or_insert_with(|| Slot {
+            handed: parked.map(|parked| parked.committed),
+            manager: Some(Manager::handed(parked)),
+            ..Slot::default()
+        })
+    }
+
     /// A number that no call has.
     pub fn fresh_op(&self) -> Op {
         let reading = self.slot.as_ref().and_then(|slot| slot.commit.as_ref()).map(|write| write.awaits);

@@ -110,7 +110,9 @@ impl World {
                 happens(Event::MakeRoom(node));
             }
             let is_closing = |slot: &Slot| matches!(slot.state, State::Closing(_));
-            if self.nodes[node].slot.as_ref().is_some_and(|slot| !is_closing(slot)) {
+            // One that is idle leaves for others at any time; an operator adds nothing to that but that nothing is parked, which comes to the same
+            // as a vault that has left while it was busy.
+            if self.nodes[node].slot.as_ref().is_some_and(|slot| !is_closing(slot) && !slot.is_idle()) {
                 happens(Event::Evict(node));
             }
         }
@@ -167,7 +169,11 @@ impl World {
             Event::Kill(node) => self.kill(node),
             Event::Exited(node, _) => self.exited(node),
             Event::MakeRoom(node) => self.make_room(node),
-            Event::Evict(node) => self.stop(node),
+            Event::NoPlace(node) => self.stop(node, true),
+            Event::Evict(node) => {
+                self.nodes[node].parked = None;
+                self.stop(node, false);
+            }
             Event::Restart(node) => self.restart(node),
         }
     }
@@ -185,7 +191,7 @@ fn slot_goes_on(node: usize, slot: &Slot, happens: &mut dyn FnMut(Event)) {
         State::Opening { step: OpeningStep::Loading, .. } => happens(Event::Loaded(node, Ok(()))),
         State::Opening { step: OpeningStep::Unwrapping(_), .. } => happens(Event::VaultKey(node)),
         State::Closing(Closing::Killed) => happens(Event::Exited(node, KILLED)),
-        State::HalfOpen | State::Open | State::Closing(Closing::Stopping | Closing::Exited) => {}
+        State::HalfOpen | State::Open | State::Closing(Closing::Stopping { .. } | Closing::Exited) => {}
     }
     if let Some(write) = &slot.commit
         && matches!(write.awaits, Awaits::ReadBack(_))
@@ -208,6 +214,9 @@ fn slot_goes_wrong(node: usize, slot: &Slot, happens: &mut dyn FnMut(Event)) {
         if write.awaits != Awaits::Time {
             happens(Event::Tick(node));
         }
+    }
+    if slot.resumed && slot.state == State::Open {
+        happens(Event::NoPlace(node));
     }
     if slot.may_be_stuck() || slot.is_past_kill_at() {
         happens(Event::Kill(node));

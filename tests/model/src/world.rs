@@ -55,7 +55,7 @@ impl World {
     pub fn new(bounds: Bounds, mutation: Option<Mutation>, resident: bool) -> Self {
         let store = Store::default();
         let vault = Chain::default();
-        let node = || Node { slot: resident.then(|| Slot::open(vault)), puts: Vec::new() };
+        let node = || Node { slot: resident.then(|| Slot::open(vault)), puts: Vec::new(), parked: None };
         let device = |script: &&'static [Operation]| Device { script, answered: 0, head: vault.head() };
         Self {
             store,
@@ -210,6 +210,14 @@ impl World {
             self.broke(Promise::Answered);
         }
         for node in NODES {
+            if let Some(parked) = self.nodes[node].parked {
+                if parked.lost {
+                    self.broke(Promise::Dropped);
+                }
+                if !parked.vault.is_begin_of(&chain) || parked.committed > parked.vault.version() {
+                    self.broke(Promise::Durable);
+                }
+            }
             let Some(manager) = self.nodes[node].slot.as_ref().and_then(|slot| slot.manager.as_ref()) else { continue };
             let Some(vault) = manager.vault() else { continue };
             let (lost, is_stored) = (manager.lost, vault.is_begin_of(&chain));

@@ -23,7 +23,7 @@ impl World {
         let is_under_way = |put: &PutCall| put.version == version && put.object != object;
         let is_in_doubt = self.nodes[node].puts.iter().any(is_under_way);
         let Some(slot) = &mut self.nodes[node].slot else { return };
-        let may_write = matches!(slot.state, State::Open | State::Closing(Closing::Stopping))
+        let may_write = matches!(slot.state, State::Open | State::Closing(Closing::Stopping { .. }))
             && slot.commit.is_none()
             && slot.late_put.is_none();
         if !may_write || version <= slot.committed {
@@ -143,7 +143,7 @@ impl World {
         self.send(node, ToManager::CommitResult(result));
         match result {
             CommitResult::Committed | CommitResult::NotSent => {}
-            CommitResult::OtherWriter | CommitResult::Unknown => self.stop(node),
+            CommitResult::OtherWriter | CommitResult::Unknown => self.stop(node, false),
         }
     }
 

@@ -72,6 +72,7 @@ impl Router {
             self.memory_pressure = false;
         }
         if self.memory_pressure {
+            self.halve_parked();
             let excess = used.saturating_sub(line(self.limits.memory_low));
             let count = (excess / VAULT_BYTES).clamp(1, EVICTIONS_PER_SAMPLE);
             for _ in 0..count {

@@ -30,6 +30,12 @@ impl Router {
         now: Duration,
         out: &mut Vec<Action>,
     ) {
+        // Attack stopped: vaults that come back where there is no place, and are still writing when the next ones come back: they are in
+        // neither pool, and their processes count all the same.
+        let leaving = self.slots.len().saturating_sub(self.residents.len() + self.half_open.len());
+        if pending.kind == DeviceFrameKind::Sealed && leaving >= CLOSING_SLOTS {
+            return self.refuse_busy(id, out);
+        }
         // Each costs a process and a look into the store: a herd of devices that lost their sessions comes in one by one.
         if let Err(wait) = self.hellos.take(now) {
             return self.refuse(id, Refusal::retry(ErrorCode::Busy, milliseconds(wait)), out);
@@ -222,6 +228,7 @@ impl Router {
 
     /// Lets a process end by itself: it answers what it holds first, and parks its sessions if it may.
     pub(super) fn stop(&mut self, slot_id: SlotId, parks: bool, now: Duration, out: &mut Vec<Action>) {
+        let one_write = self.limits.store_timeout * 2 + STOP_LIMIT;
         let Some(slot) = self.touch(slot_id) else { return };
         match &mut slot.state {
             // It may have been leaving for want of a place, and is to be closed now.
@@ -240,7 +247,9 @@ impl Router {
         let last = slot.requests.values().map(|pending| pending.deadline).max();
         let writing = slot.commit.as_ref().map(super::commit::Commit::deadline);
         let kill_at = [last, writing].into_iter().flatten().fold(now, Duration::max) + STOP_LIMIT;
-        slot.state = State::Closing(Closing::Stopping { kill_at, parks });
+        // A version that was on its way here when it was told, and one more that overtook the word.
+        let kill_by = kill_at + one_write * 2;
+        slot.state = State::Closing(Closing::Stopping { kill_at, kill_by, parks });
         self.residents.leave(slot_id);
         out.push(Action::Send { slot: slot_id, message: ToManager::Stop { park: parks } });
     }

@@ -5,7 +5,8 @@
 //! exactly once, nothing with work in flight is evicted, and every collection has a bound.
 //!
 //! ```text
-//!    Hello, parked session         Ready, Finish → Open             Opened
+//!                        ┌─────────────── Resume: was parked whole ────────────┐
+//!    Hello, parked session│        Ready, Finish → Open             Opened     ▼
 //!  (none) ──────────▶ HalfOpen ───────────────────────▶ Opening ───────────▶ Open
 //!                        │  pool of 5 %, 5 s, oldest out    │   admission      │ idle, memory, limit, operator, drain: Stop
 //!                        │                                  │                 │ stuck, crash, protocol: Kill
@@ -106,7 +107,7 @@ pub struct Router {
     half_open: VecDeque<SlotId>,
     /// Resident vaults, opening or open.
     residents: Residents,
-    /// Sessions of vaults that had to leave, in the order in which they left.
+    /// What vaults that had to leave have left.
     parked: ParkedVaults,
     /// Callers that wait, by deadline.
     deadlines: BTreeMap<(Duration, RequestId), SlotId>,

@@ -25,7 +25,10 @@ impl Router {
             | State::Open { .. } => return self.violation(slot_id, "an open out of turn", out),
         };
         let vault = slot.vault;
-        if let Err(refusal) = self.let_in(slot_id, create, reload, now, out) {
+        if let Err(wait) = self.used_up(slot_id, now) {
+            return self.refuse_open(slot_id, Refusal::retry(ErrorCode::Busy, milliseconds(wait)), now, out);
+        }
+        if let Err(refusal) = self.admit(vault, create, reload, now, out) {
             return self.refuse_open(slot_id, refusal, now, out);
         }
         if create {
@@ -60,9 +63,14 @@ impl Router {
             (State::HalfOpen(HalfOpen::Ready { static_key }), Handed::Whole(version)) => (*static_key, version),
             // It was told to stop meanwhile.
             (State::Closing(_), _) => return,
-            _ => return self.violation(slot_id, "a vault resumed out of turn", out),
+            _ => {
+                // What its predecessor left may be what leads it astray.
+                let vault = slot.vault;
+                self.parked.take(&vault);
+                return self.violation(slot_id, "a vault resumed out of turn", out);
+            }
         };
-        let let_in = self.let_in(slot_id, false, false, now, out);
+        let has_place = self.find_place(slot_id, now, out);
         self.half_open.retain(|half_open| *half_open != slot_id);
         self.residents.enter(slot_id);
         let Some(slot) = self.touch(slot_id) else { return };
@@ -70,9 +78,25 @@ impl Router {
         slot.shows_tombstone = false;
         let made_ready = slot.made_ready;
         self.serve(slot_id, static_key, made_ready, now);
-        if let_in.is_err() {
+        if !has_place {
             self.stop(slot_id, !self.draining, now, out);
         }
+    }
+
+    /// Whether a vault that goes on from what was parked may stay. Nobody has shown a lock key, so those that were wrong do not count.
+    fn find_place(&mut self, slot_id: SlotId, now: Duration, out: &mut Vec<Action>) -> bool {
+        self.used_up(slot_id, now).is_ok() && !self.draining && self.opens.take(now).is_ok() && self.make_room(now, out)
+    }
+
+    /// Whether a process may ask for its vault again. Whatever becomes of that: nobody else may go on from what was parked.
+    fn used_up(&mut self, slot_id: SlotId, now: Duration) -> Result<(), Duration> {
+        let Some(slot) = self.touch(slot_id) else { return Err(Duration::ZERO) };
+        slot.resumes = false;
+        let vault = slot.vault;
+        // Attack stopped: a process that asks again and again, and uses up what all vaults share.
+        let asked = slot.openings.take(now);
+        self.parked.take(&vault);
+        asked
     }
 
     /// A vault is open from now on.
@@ -84,25 +108,6 @@ impl Router {
         self.counters.opened += 1;
         let micros = u64::try_from(cold_start.as_micros()).unwrap_or(u64::MAX);
         self.counters.open_us = self.counters.open_us.saturating_add(micros);
-    }
-
-    /// Whether a process that asks for its vault may have it now. Whatever becomes of that: nobody else may go on from what was parked.
-    fn let_in(
-        &mut self,
-        slot_id: SlotId,
-        create: bool,
-        reload: bool,
-        now: Duration,
-        out: &mut Vec<Action>,
-    ) -> Result<(), Refusal> {
-        let Some(slot) = self.touch(slot_id) else { return Err(self.busy()) };
-        slot.resumes = false;
-        let vault = slot.vault;
-        // Attack stopped: a process that asks again and again, and uses up what all vaults share.
-        let asked = slot.openings.take(now);
-        self.parked.take(&vault);
-        asked.map_err(|wait| Refusal::retry(ErrorCode::Busy, milliseconds(wait)))?;
-        self.admit(vault, create, reload, now, out)
     }
 
     /// Whether another vault may be opened now. Cold vaults come at a node-wide rate and take the places of idle ones only, so that one

@@ -115,7 +115,8 @@ impl Router {
             (State::Closing(Closing::Stopping { parks: true, .. }), _) => Some(slot.committed),
             // What comes meanwhile waits for the next process.
             (State::HalfOpen(HalfOpen::Ready { .. }), handed @ (Handed::Sessions | Handed::Whole(_))) => {
-                slot.state = State::Closing(Closing::Stopping { kill_at: now + STOP_LIMIT, parks: true });
+                let kill_at = now + STOP_LIMIT;
+                slot.state = State::Closing(Closing::Stopping { kill_at, kill_by: kill_at, parks: true });
                 self.half_open.retain(|half_open| *half_open != slot_id);
                 // It has got no further than what it was handed.
                 if let Handed::Whole(version) = handed { Some(version) } else { None }
@@ -133,6 +134,11 @@ impl Router {
             Parked { sealed, whole_at: whole_at.filter(|_| is_whole), sessions: slot.sessions.to_be_parked(), until };
         self.parked.put(slot.vault, parked);
         self.trim_parked();
+    }
+
+    /// Memory is short: the older half goes. What is left of a vault costs memory as its process did, and less is lost with it.
+    pub(super) fn halve_parked(&mut self) {
+        self.parked.trim(self.limits.vaults, self.parked.bytes / 2);
     }
 
     /// No more vaults are parked than may be resident.

@@ -346,6 +346,7 @@ fn nobody_resumes_out_of_turn() {
     stage.from(slot, FromManager::Ready { static_key: [8; 32] });
     stage.from(slot, FromManager::Resume);
     assert!(stage.is_killed(slot) && stage.is_logged(LogEvent::ManagerProtocol));
+    assert_eq!(stage.router.parked.len(), 0, "what led it astray leads nobody else");
 
     let mut stage = self::stage();
     let slot = stage.ready(vault(1));
@@ -379,4 +380,66 @@ fn what_all_have_parked_is_bounded() {
     parked.put(vault(1), large(250));
     parked.trim(8, 450);
     assert_eq!(parked.len(), 3);
+}
+
+/// Attack: a process that parks, and writes once more: what it parked is older than what the store has from here on.
+#[test]
+fn nothing_that_is_older_than_a_write_is_gone_on_with() {
+    let mut stage = stage();
+    let slot = stage.open(vault(1));
+    crowd(&mut stage, vault(1), vault(2));
+    stage.from(slot, FromManager::Parked { sealed: b"whole".to_vec(), is_whole: true });
+    assert_eq!(stage.router.parked.len(), 1);
+    let version = stage.router.slots.get(slot).unwrap().committed + 1;
+    stage.from(slot, FromManager::Commit { version, object: vec![1] });
+    assert_eq!(stage.router.parked.len(), 0);
+}
+
+/// Attack: a process that is told to stop, and writes on and on.
+#[test]
+fn nobody_writes_for_ever_who_was_told_to_stop() {
+    let mut stage = stage();
+    let slot = stage.open(vault(1));
+    crowd(&mut stage, vault(1), vault(2));
+    let mut writes = 0;
+    while !stage.is_killed(slot) {
+        let version = stage.router.slots.get(slot).unwrap().committed + 1;
+        stage.from(slot, FromManager::Commit { version, object: vec![1] });
+        let op = stage.op();
+        stage.after(Duration::from_secs(1));
+        if stage.is_killed(slot) {
+            break;
+        }
+        stage.event(Event::PutDone { slot, op, put: Put::Created });
+        writes += 1;
+        assert!(writes < 100);
+    }
+}
+
+/// Attack: vaults that come back where no place is and take their time to leave. They are in no pool, and not without bound.
+#[test]
+fn those_who_find_no_place_are_bounded() {
+    let mut stage = Stage::new(&Tuning { vault_limit: ROOM_FOR_ONE, opens_per_second: 100_000, ..Tuning::default() });
+    let resident = vault(1000);
+    stage.open(resident);
+    stage.request(resident, Sealed);
+    let mut sessions = sessions::Sessions::default();
+    sessions.name([7; 16], Duration::ZERO);
+    sessions.prove([7; 16], Duration::ZERO);
+    let mut refused = 0;
+    for number in 0..80 {
+        stage.after(Duration::from_millis(10));
+        let (sealed, sessions) = (b"whole".to_vec(), sessions.clone());
+        stage.router.parked.put(vault(number), Parked { sealed, whole_at: Some(1), sessions, until: Duration::MAX });
+        let read = stage.request_in(vault(number), Sealed, Some([7; 16]), Duration::from_secs(10));
+        if stage.refusal(read) == Some(ErrorCode::Busy) {
+            assert!(stage.router.has_parked(vault(number)), "nothing is lost");
+            refused += 1;
+            continue;
+        }
+        let slot = stage.slot(vault(number));
+        stage.from(slot, FromManager::Ready { static_key: [8; 32] });
+        stage.from(slot, FromManager::Resume);
+    }
+    assert_eq!(refused, 80 - CLOSING_SLOTS);
 }

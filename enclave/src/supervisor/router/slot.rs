@@ -179,6 +179,8 @@ pub(super) enum Closing {
     Stopping {
         /// When.
         kill_at: Duration,
+        /// When at the latest, whatever it still has stored.
+        kill_by: Duration,
         /// Whether its sessions go on in the next process.
         parks: bool,
     },

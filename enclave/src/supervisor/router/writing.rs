@@ -35,11 +35,14 @@ impl Router {
         }
         let (path, bytes) = (path::vault_version(slot.vault, version), Bytes::from(object));
         let commit = Commit::begin(version, path.clone(), bytes.clone(), timeout, now, op);
-        // What it had in flight when it was told to stop is finished first.
-        if let State::Closing(Closing::Stopping { kill_at, .. }) = &mut slot.state {
-            *kill_at = (*kill_at).max(commit.deadline() + STOP_LIMIT);
+        // What it had in flight when it was told to stop is finished first. Attack stopped: a process that never stops to write.
+        if let State::Closing(Closing::Stopping { kill_at, kill_by, .. }) = &mut slot.state {
+            *kill_at = (*kill_at).max(commit.deadline() + STOP_LIMIT).min(*kill_by);
         }
         slot.commit = Some(commit);
+        // Whatever a process says of its own end: nothing older than this is gone on with.
+        let vault = slot.vault;
+        self.parked.take(&vault);
         out.push(Action::Put { slot: slot_id, op, path, bytes });
     }
 

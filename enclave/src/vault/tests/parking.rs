@@ -6,6 +6,7 @@ use casemate_protocol::error::ErrorCode;
 use casemate_protocol::frame::VaultFrame;
 use casemate_protocol::limits;
 use casemate_protocol::link::VersionObject;
+use casemate_protocol::request::request_hash;
 
 use super::harness::{Device, Node, World, code, get, put, value};
 use crate::ipc::{Newest, Notice, ToManager};
@@ -106,6 +107,45 @@ fn another_nodes_versions_are_found_as_by_a_vault_that_stayed() {
     device.sequence = twin.sequence;
     assert_eq!(code(device.ask(&mut third, put("name", b"another"))), ErrorCode::Moved);
     assert!(third.manager.has_ended() && third.parked.is_none());
+}
+
+/// There was no place for the vault that came back, and its first frame has it read anew: who asked is told to come again, and nothing is
+/// lost of what was parked.
+#[test]
+fn a_vault_that_is_told_to_stop_while_it_is_read_anew_leaves_what_it_had() {
+    let world = World::new();
+    let (node, mut device) = parked(&world);
+    let mut elsewhere = world.node(node.vault);
+    let mut twin = device.clone_at(&node);
+    twin.connect(&mut elsewhere, None).unwrap();
+    twin.ask(&mut elsewhere, put("name", b"newer")).unwrap();
+    device.head = twin.head;
+    let mut next = world.resumed(&node);
+    next.auto_open = false;
+    let request = device.request(get("name"));
+    let id = next.send(&device.seal(&request));
+    assert!(next.has_asked_to_open() && !next.replies.contains_key(&id));
+    next.tell(ToManager::Stop { park: true });
+    assert!(next.manager.has_ended() && next.replies.contains_key(&id) && next.parked_whole);
+    let answer = device.receive(&mut next, id, request_hash(request.sequence, &request.operation));
+    assert_eq!(code(answer), ErrorCode::Draining);
+    let mut third = world.resumed(&next);
+    assert_eq!(value(device.ask(&mut third, get("name"))), b"newer");
+}
+
+/// A handshake's opening is refused: what was parked is used up by then, and is parked again.
+#[test]
+fn a_refused_handshake_throws_nothing_away() {
+    let world = World::new();
+    let (node, mut device) = parked(&world);
+    let (version, bytes) = world.store.borrow().versions.last_key_value().map(|(v, b)| (*v, b.clone())).unwrap();
+    let mut next = world.resumed_at(&node, Newest::Shown(VersionObject { version, bytes }));
+    next.refuses_to_open = Some(ErrorCode::Busy);
+    let mut twin = device.clone_at(&node);
+    assert_eq!(code(twin.connect(&mut next, None)), ErrorCode::Busy);
+    assert!(next.manager.has_ended() && next.parked_whole);
+    let mut third = world.resumed(&next);
+    assert_eq!(value(device.ask(&mut third, get("name"))), b"value");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Twice as many vaults as there is room for, used as people use things: a few all the time, most of them seldom. Beside it the same
-//! requests on a node with room for all.
+//! Twice as many vaults as there is room for, used as people use things: a few all the time, most of them seldom. Beside it as many
+//! requests, drawn in the same way, on a node with room for all.
 
 use std::cell::Cell;
 use std::time::Instant;

@@ -34,6 +34,7 @@ pub(super) struct Load {
     vaults: Vec<OwnedVault>,
     latencies: RefCell<Histogram<u64>>,
     failures: Cell<u64>,
+    first_failure: RefCell<Option<String>>,
 }
 
 /// What was seen in a while.
@@ -59,7 +60,12 @@ impl Load {
             vaults.push(vault);
         }
         let latencies = Histogram::new_with_bounds(1, 60_000_000, 3).expect("valid bounds");
-        Self { vaults, latencies: RefCell::new(latencies), failures: Cell::default() }
+        Self {
+            vaults,
+            latencies: RefCell::new(latencies),
+            failures: Cell::default(),
+            first_failure: RefCell::default(),
+        }
     }
 
     /// Goes on until then, at most so many requests a second; without a number, as many as can be had. Gives how many a second there were.
@@ -88,15 +94,21 @@ impl Load {
             let start = Instant::now();
             let done = if dice.below(WRITES) == 0 {
                 let bytes = usize::try_from(dice.between(BYTES.0, BYTES.1)).expect("few");
-                vault.secret_put(&name, Secret::new(vec![8; bytes]), None).await.is_ok()
+                vault.secret_put(&name, Secret::new(vec![8; bytes]), None).await.map(drop)
             } else {
-                vault.secret_get(&name, None).await.is_ok()
+                vault.secret_get(&name, None).await.map(drop)
             };
-            if done {
-                let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
-                self.latencies.borrow_mut().saturating_record(micros.max(1));
-            } else {
-                self.failures.set(self.failures.get() + 1);
+            match done {
+                Ok(()) => {
+                    let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+                    self.latencies.borrow_mut().saturating_record(micros.max(1));
+                }
+                Err(error) => {
+                    self.failures.set(self.failures.get() + 1);
+                    self.first_failure
+                        .borrow_mut()
+                        .get_or_insert_with(|| format!("{error}, after {:.1?}", start.elapsed()));
+                }
             }
         }
     }
@@ -104,6 +116,11 @@ impl Load {
     /// Requests that failed, so far.
     pub(super) const fn failures(&self) -> u64 {
         self.failures.get()
+    }
+
+    /// What the first of them was told.
+    pub(super) fn first_failure(&self) -> Option<String> {
+        self.first_failure.borrow().clone()
     }
 
     /// What was seen since it was last asked.

@@ -33,6 +33,8 @@ pub struct Report {
     pub samples: Vec<Sample>,
     /// Requests that failed.
     pub failures: u64,
+    /// What the first of them was told, and after how long.
+    pub first_failure: Option<String>,
     /// What was wrong.
     pub findings: Vec<Finding>,
 }
@@ -55,6 +57,7 @@ impl fmt::Display for Report {
             self.failures,
             self.samples.len()
         )?;
+        self.first_failure.iter().try_for_each(|failure| writeln!(f, "  the first that failed: {failure}"))?;
         self.findings.iter().try_for_each(|finding| writeln!(f, "  {finding}"))?;
         f.write_str(if self.is_good() { "nothing grew" } else { "not as it should be" })
     }
@@ -96,7 +99,7 @@ pub fn run(options: Options, tell: &dyn Fn(&Sample)) -> Report {
         samples.push(sample);
     }
     let findings = judge::judge(&samples);
-    Report { capacity, failures: load.failures(), samples, findings }
+    Report { capacity, failures: load.failures(), first_failure: load.first_failure(), samples, findings }
 }
 
 /// What the kernel says of the node now. A part that is not there is missing.

@@ -7,15 +7,19 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_void};
+use std::fs;
 use std::num::NonZeroUsize;
 use std::ptr::{self, NonNull};
 
+use libc::{PF_W, PF_X, PT_LOAD, dl_phdr_info};
 use nix::errno::Errno;
-use nix::libc::{self, PF_W, PF_X, PT_LOAD, dl_phdr_info};
+
 use nix::sys::mman::{MRemapFlags, MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, mprotect, mremap, munmap};
 
 const PAGE: usize = 4096;
 const HUGE_PAGE: usize = 2 << 20;
+/// Where nothing is to be run: a breakpoint, or no instruction.
+const NO_CODE: u8 = if cfg!(target_arch = "x86_64") { 0xcc } else { 0 };
 
 /// A range of addresses, whole pages, of the program as it was loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,20 +50,23 @@ impl Segment {
     }
 }
 
-/// Moves the program's code and constants into huge pages of the process, byte by byte the same, as far as they fill some. To be called
-/// while the process has one thread. Gives the bytes that were moved.
+/// Moves the program's code and constants into huge pages of the process, byte by byte the same, as far as they fill some and the kernel
+/// has some: small pages would have to be mapped in each child one by one, which costs more than asking for a few. To be called while the
+/// process has one thread. Gives the bytes that were moved.
 ///
 /// Nothing is writable and executable at any time: the copy is written first, then made executable, then put in the place of the file.
 ///
 /// # Errors
-/// What the kernel said. The program stands where it stood, whole; nothing but speed depends on it.
-pub fn move_text() -> nix::Result<usize> {
+/// What the kernel said. What has not been moved stands where it stood; nothing but speed depends on it.
+pub(crate) fn move_text() -> nix::Result<usize> {
     let segments = segments();
     let nexts = segments.iter().skip(1).map(|segment| segment.start).chain([usize::MAX]);
-    let parts = segments.iter().zip(nexts).filter(|(segment, _)| !segment.is_written);
+    // What stands before the code is read once, by whoever loads the program.
+    let parts = segments.iter().zip(nexts).skip_while(|(segment, _)| !segment.is_code);
     parts
+        .filter(|(segment, _)| !segment.is_written)
         .filter_map(|(segment, next)| segment.part(next))
-        .map(|part| replace(part).map(|()| part.end - part.start))
+        .map(|part| Ok(if replace(part)? { part.end - part.start } else { 0 }))
         .sum()
 }
 
@@ -96,34 +103,62 @@ unsafe extern "C" fn collect(info: *mut dl_phdr_info, _size: usize, found: *mut 
     1
 }
 
-/// Puts memory with the same content in the place of a part of the program.
-fn replace(part: Part) -> nix::Result<()> {
-    let (length, behind) = (part.filled - part.start, part.filled - part.end);
-    let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-    if let (Some(at), Some(behind)) = (NonZeroUsize::new(part.end), NonZeroUsize::new(behind)) {
-        // Whatever came to stand behind the program meanwhile stays there: then this fails.
-        // SAFETY: a new mapping where there is none.
-        unsafe {
-            mmap_anonymous(
-                Some(at),
-                behind,
-                ProtFlags::PROT_NONE,
-                MapFlags::MAP_PRIVATE | MapFlags::MAP_FIXED_NOREPLACE,
-            )?
-        };
-    }
+/// Puts memory with the same content in the place of a part of the program. Says whether it did: there may be no huge pages.
+fn replace(part: Part) -> nix::Result<bool> {
+    let behind = Behind::reserve(part.end, part.filled)?;
+    let length = part.filled - part.start;
     let room = NonZeroUsize::new(length + HUGE_PAGE).ok_or(Errno::EINVAL)?;
+    let (access, kind) =
+        (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE);
     // SAFETY: a new anonymous mapping at an address of the kernel's choice collides with nothing.
-    let scratch = unsafe { mmap_anonymous(None, room, access, MapFlags::MAP_PRIVATE)? };
+    let scratch = unsafe { mmap_anonymous(None, room, access, kind)? };
     let done = fill(scratch, part);
     // What was moved away is not there any more, and the rest is nobody's.
     // SAFETY: the range is the mapping made above, into which nothing points.
     unsafe { munmap(scratch, room.get())? };
+    if done == Ok(true) {
+        behind.keep();
+    }
     done
 }
 
+/// The addresses between a part's end and that of its last huge page, so that nothing comes to stand there meanwhile. Given back unless kept.
+struct Behind {
+    from: usize,
+    length: usize,
+}
+
+impl Behind {
+    fn reserve(from: usize, to: usize) -> nix::Result<Self> {
+        let (Some(at), Some(length)) = (NonZeroUsize::new(from), NonZeroUsize::new(to - from)) else {
+            return Ok(Self { from, length: 0 });
+        };
+        let kind = MapFlags::MAP_PRIVATE | MapFlags::MAP_FIXED_NOREPLACE;
+        // SAFETY: a new mapping where there is none: where something stands, this fails.
+        let got = unsafe { mmap_anonymous(Some(at), length, ProtFlags::PROT_NONE, kind)? };
+        let reserved = Self { from: got.addr().get(), length: length.get() };
+        // A kernel that does not know the flag takes the address for a wish.
+        if reserved.from == from { Ok(reserved) } else { Err(Errno::EEXIST) }
+    }
+
+    fn keep(mut self) {
+        self.length = 0;
+    }
+}
+
+impl Drop for Behind {
+    fn drop(&mut self) {
+        if let Some(at) = NonNull::new(ptr::with_exposed_provenance_mut(self.from))
+            && self.length > 0
+        {
+            // SAFETY: the mapping made above, into which nothing points. If it cannot be undone, addresses are lost and nothing else.
+            let _: nix::Result<()> = unsafe { munmap(at, self.length) };
+        }
+    }
+}
+
 /// Copies the part into the scratch memory, which is a huge page longer, and moves it from there.
-fn fill(scratch: NonNull<c_void>, part: Part) -> nix::Result<()> {
+fn fill(scratch: NonNull<c_void>, part: Part) -> nix::Result<bool> {
     let length = part.filled - part.start;
     // Whole huge pages move whole from one boundary to another.
     let offset = scratch.addr().get().next_multiple_of(HUGE_PAGE) - scratch.addr().get();
@@ -131,14 +166,21 @@ fn fill(scratch: NonNull<c_void>, part: Part) -> nix::Result<()> {
     let place = unsafe { scratch.byte_add(offset) };
     let to = NonNull::new(ptr::with_exposed_provenance_mut::<c_void>(part.start)).ok_or(Errno::EINVAL)?;
     // SAFETY: advice on memory that is ours.
-    unsafe { madvise(place, length, MmapAdvise::MADV_HUGEPAGE)? };
+    match unsafe { madvise(place, length, MmapAdvise::MADV_HUGEPAGE) } {
+        Ok(()) => {}
+        // This kernel was built without.
+        Err(Errno::EINVAL) => return Ok(false),
+        Err(errno) => return Err(errno),
+    }
     let (from, into) = (to.cast::<u8>(), place.cast::<u8>());
     let (filled, behind) = (part.end - part.start, part.filled - part.end);
     // SAFETY: the part is mapped and readable for as long as the process lives; the scratch memory is writable and long enough for both.
     unsafe {
         ptr::copy_nonoverlapping(from.as_ptr(), into.as_ptr(), filled);
-        // Where nothing is to be run, each byte is a breakpoint.
-        ptr::write_bytes(into.add(filled).as_ptr(), if part.is_code { 0xcc } else { 0 }, behind);
+        ptr::write_bytes(into.add(filled).as_ptr(), if part.is_code { NO_CODE } else { 0 }, behind);
+    }
+    if huge_bytes(place.addr().get(), length) < length {
+        return Ok(false);
     }
     let access = if part.is_code { ProtFlags::PROT_READ | ProtFlags::PROT_EXEC } else { ProtFlags::PROT_READ };
     // SAFETY: nobody has a reference into the scratch memory, and what comes to the part's place is what was there: whoever runs or reads
@@ -147,13 +189,36 @@ fn fill(scratch: NonNull<c_void>, part: Part) -> nix::Result<()> {
         mprotect(place, length, access)?;
         mremap(place, length, length, MRemapFlags::MREMAP_MAYMOVE | MRemapFlags::MREMAP_FIXED, Some(to))?;
     }
-    Ok(())
+    Ok(true)
+}
+
+/// How many bytes in a range the kernel has put into huge pages. It need not have any left, whatever it was advised.
+fn huge_bytes(from: usize, length: usize) -> usize {
+    fs::read_to_string("/proc/self/smaps").map_or(0, |maps| huge_bytes_in(&maps, from, length))
+}
+
+fn huge_bytes_in(maps: &str, from: usize, length: usize) -> usize {
+    let mut is_inside = false;
+    let mut kibibytes = 0;
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        match (words.next(), words.next()) {
+            (Some("AnonHugePages:"), Some(count)) if is_inside => kibibytes += count.parse().unwrap_or(0),
+            (Some(range), Some(_)) => {
+                if let Some((start, end)) = range.split_once('-')
+                    && let (Ok(start), Ok(end)) = (usize::from_str_radix(start, 16), usize::from_str_radix(end, 16))
+                {
+                    is_inside = start < from + length && from < end;
+                }
+            }
+            _ => {}
+        }
+    }
+    kibibytes * 1024
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     static CONSTANTS: [u64; 4] = [2, 3, 5, 7];
@@ -190,17 +255,54 @@ mod tests {
         }
     }
 
-    /// A whole program of pages, wherever it stands.
+    /// What there is of huge pages is used, and what is not huge stays where it stands.
     fn it_runs_on() -> bool {
-        let all = segments();
-        let code = all.iter().find(|segment| segment.is_code && !segment.is_written);
-        let Some(code) = code else { return false };
-        // This test's own code may fill no huge page: then its pages are moved one by one.
-        let part = Part { start: code.start, end: code.end, filled: code.end, is_code: true };
-        let moved = move_text().is_ok() && replace(part).is_ok();
+        let Ok(moved) = move_text() else { return false };
         let Ok(maps) = fs::read_to_string("/proc/self/maps") else { return false };
-        let of_file = maps.lines().any(|line| line.contains(" r-xp ") && line.contains('/'));
+        let own: usize = maps.lines().filter(|line| line.contains(" r-xp ") && !line.contains('/')).count();
         let both = maps.lines().any(|line| line.contains(" rwx"));
-        moved && !of_file && !both && std::hint::black_box(CONSTANTS).iter().sum::<u64>() == 17
+        // Beside the kernel's own.
+        (moved == 0 || own > 1) && !both && std::hint::black_box(CONSTANTS).iter().sum::<u64>() == 17
+    }
+
+    /// One page of code and one of constants, moved whatever they are made of.
+    #[test]
+    fn bytes_stay_what_they_are() {
+        let scratch = |length: usize| {
+            let (length, access) = (NonZeroUsize::new(length).unwrap(), ProtFlags::PROT_READ | ProtFlags::PROT_WRITE);
+            // SAFETY: a new mapping.
+            unsafe { mmap_anonymous(None, length, access, MapFlags::MAP_PRIVATE) }.unwrap()
+        };
+        let from = scratch(4 * HUGE_PAGE);
+        let start = from.addr().get().next_multiple_of(HUGE_PAGE);
+        let part = Part { start, end: start + 2 * HUGE_PAGE - PAGE, filled: start + 2 * HUGE_PAGE, is_code: true };
+        // SAFETY: inside the mapping made above, of which the last page is given back.
+        let bytes = unsafe {
+            let bytes = from.byte_add(start - from.addr().get()).cast::<u8>();
+            for at in (0..part.end - start).step_by(PAGE) {
+                bytes.add(at).write(u8::try_from(at / PAGE % 251).unwrap());
+            }
+            munmap(bytes.byte_add(part.end - start).cast(), PAGE).unwrap();
+            bytes
+        };
+        let moved = replace(part).unwrap();
+        for at in (0..part.end - start).step_by(PAGE) {
+            // SAFETY: mapped before and after.
+            assert_eq!(usize::from(unsafe { bytes.add(at).read() }), at / PAGE % 251);
+        }
+        if moved {
+            // SAFETY: reserved, and filled.
+            assert_eq!(unsafe { bytes.add(part.end - start).read() }, NO_CODE);
+        }
+        assert_eq!(Behind::reserve(part.end, part.filled).is_err(), moved, "what was reserved is kept or given back");
+    }
+
+    #[test]
+    fn huge_pages_are_counted_where_they_are() {
+        let maps = "1000-3000 r-xp 00000000 00:00 0 \nRss: 8 kB\nAnonHugePages:    2048 kB\n\
+                    3000-4000 rw-p 00000000 00:00 0  [heap]\nAnonHugePages:    4096 kB\nVmFlags: rd wr\n";
+        assert_eq!(huge_bytes_in(maps, 0x1000, 0x2000), 2 << 20);
+        assert_eq!(huge_bytes_in(maps, 0x2000, 0x1001), 6 << 20);
+        assert_eq!(huge_bytes_in(maps, 0x5000, 0x1000), 0);
     }
 }
