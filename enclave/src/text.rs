@@ -10,6 +10,7 @@ use std::ffi::{c_int, c_void};
 use std::fs;
 use std::num::NonZeroUsize;
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use libc::{PF_W, PF_X, PT_LOAD, dl_phdr_info};
 use nix::errno::Errno;
@@ -50,9 +51,17 @@ impl Segment {
     }
 }
 
+/// What this process has moved, in bytes of huge pages.
+static MOVED: AtomicUsize = AtomicUsize::new(0);
+
+/// How much memory of this process is code and constants in huge pages.
+pub(crate) fn moved() -> usize {
+    MOVED.load(Ordering::Relaxed)
+}
+
 /// Moves the program's code and constants into huge pages of the process, byte by byte the same, as far as they fill some and the kernel
 /// has some: small pages would have to be mapped in each child one by one, which costs more than asking for a few. To be called while the
-/// process has one thread. Gives the bytes that were moved.
+/// process has one thread. Gives the bytes of huge pages that it takes.
 ///
 /// Nothing is writable and executable at any time: the copy is written first, then made executable, then put in the place of the file.
 ///
@@ -66,8 +75,9 @@ pub(crate) fn move_text() -> nix::Result<usize> {
     parts
         .filter(|(segment, _)| !segment.is_written)
         .filter_map(|(segment, next)| segment.part(next))
-        .map(|part| Ok(if replace(part)? { part.end - part.start } else { 0 }))
-        .sum()
+        .map(|part| Ok(if replace(part)? { part.filled - part.start } else { 0 }))
+        .sum::<nix::Result<usize>>()
+        .inspect(|moved| MOVED.store(*moved, Ordering::Relaxed))
 }
 
 /// What the program's headers say of it, in order.

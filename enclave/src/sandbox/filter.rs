@@ -50,9 +50,9 @@ pub enum FilterError {
 
 /// `AUDIT_ARCH_*` of linux/audit.h: the machine's number in ELF, 64 bits, little-endian.
 #[cfg(target_arch = "x86_64")]
-const ARCHITECTURE: u32 = 62 | 0xc000_0000;
+const ARCHITECTURE: u32 = 0xc000_0000 + 62;
 #[cfg(target_arch = "aarch64")]
-const ARCHITECTURE: u32 = 183 | 0xc000_0000;
+const ARCHITECTURE: u32 = 0xc000_0000 + 183;
 
 /// Where `struct seccomp_data` of linux/seccomp.h has what.
 const NUMBER_AT: u32 = 0;

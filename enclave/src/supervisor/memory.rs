@@ -3,6 +3,8 @@
 use std::fs;
 use std::io;
 
+use crate::text;
+
 /// The machine's memory in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Memory {
@@ -33,12 +35,14 @@ fn parse(text: &str) -> Option<Memory> {
 /// What operators see of a process's memory comes in steps of this: per-vault figures leave the enclave only in buckets.
 pub const BUCKET: u64 = 64 * 1024;
 
-/// Resident memory of a process, rounded up to whole buckets; zero when it is gone.
+/// Resident memory of a vault-manager, without the code that it shares with all others, rounded up to whole buckets; zero when it is gone.
 pub fn resident(pid: u32) -> u64 {
     let Ok(text) = fs::read_to_string(format!("/proc/{pid}/statm")) else { return 0 };
     let pages = text.split_ascii_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
+    // The zygote has moved as much as this process, which runs the same program.
+    let code = u64::try_from(text::moved()).unwrap_or(0);
     // x86-64 and arm64 Nitro kernels have pages of 4 KiB.
-    pages.saturating_mul(4096).div_ceil(BUCKET) * BUCKET
+    pages.saturating_mul(4096).saturating_sub(code).div_ceil(BUCKET) * BUCKET
 }
 
 #[cfg(test)]

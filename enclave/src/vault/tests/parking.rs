@@ -32,7 +32,7 @@ fn parked(world: &World) -> (Node<'_>, Device) {
 
 fn make_large(node: &mut Node<'_>, device: &mut Device) {
     for name in ["one", "two", "three"] {
-        device.ask(node, put(name, &[7; limits::SECRET_BYTES])).unwrap();
+        device.ask(node, put(name, &vec![7; limits::SECRET_BYTES])).unwrap();
     }
 }
 

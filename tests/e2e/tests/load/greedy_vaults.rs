@@ -43,7 +43,7 @@ fn sessions_without_end_cost_one_vault_its_own_memory_and_no_more() {
         let ((), meanwhile) = tokio::join!(many, neighbour.read(READS));
         assert_hardly_slower(&calm, &meanwhile, "a vault opens sessions");
         let enclave = node.enclave.as_ref().unwrap().pid().as_raw().unsigned_abs();
-        let largest = census::managers(enclave).unwrap().into_iter().filter_map(census::proportional).max().unwrap();
+        let largest = census::managers(enclave).unwrap().into_iter().filter_map(census::private).max().unwrap();
         assert!(largest < 2 << 20, "{largest} bytes");
     });
 }
@@ -71,7 +71,7 @@ fn who_fills_the_quota_is_refused_and_gives_memory_back() {
         greedy.vault.secret_get("0", None).await.expect("it still answers");
         // What it needed to write is given back: what stays is what it holds.
         let enclave = node.enclave.as_ref().unwrap().pid().as_raw().unsigned_abs();
-        let largest = census::managers(enclave).unwrap().into_iter().filter_map(census::proportional).max().unwrap();
+        let largest = census::managers(enclave).unwrap().into_iter().filter_map(census::private).max().unwrap();
         println!("a full vault has {} KiB", largest / 1024);
         assert!(largest < 2 * VAULT_BYTES as u64, "{largest} bytes");
         tokio::time::timeout(Duration::from_secs(5), neighbour.read(10)).await.unwrap();
