@@ -6,8 +6,8 @@
 //! neither root keys nor session keys; a vault-manager that was taken over, which can open its own vault's sessions alone.
 //!
 //! What was parked is used once: a second process that went on from it would use counters again that the first has used. The supervisor
-//! forgets it when a process says [`FromManager::Open`](crate::ipc::FromManager::Open) or [`FromManager::Resume`](crate::ipc::FromManager::Resume),
-//! and a process says that before it seals anything.
+//! forgets it when a process says [`FromManager::Open`](crate::ipc::FromManager::Open) or
+//! [`FromManager::Resume`](crate::ipc::FromManager::Resume), and a process says that before it seals anything.
 //!
 //! A vault that is not too large is parked whole: a vault that is parked is one that is resident without a process. As long as no other
 //! process of this node has opened it since, what it held is what the one before it would have answered from.

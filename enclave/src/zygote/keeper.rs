@@ -89,7 +89,8 @@ fn serve(rehearse: fn(), run_manager: Manager) -> Result<(), KeeperError> {
     let signals = process::zygote_signals()?;
     let deaths = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
 
-    // So that children have it from their first instruction; before the control group counts for them. Without it they are slower, and that is all.
+    // So that children have it from their first instruction; before the control group counts for them. Without it they are slower, and that
+    // is all.
     if let Err(errno) = move_text() {
         let _ = writeln!(io::stderr(), "vault-manager: the program stays where it is: {errno}");
     }

@@ -5,7 +5,7 @@
 //!
 //! | here | repeats |
 //! |---|---|
-//! | [`slot`], `router`, `writing` | `casemate_enclave::supervisor::router`: the slot's states, opening, leaving, `late_put` |
+//! | [`slot`], `router`, `writing` | `casemate_enclave::supervisor::router`: the slot's states, opening, leaving, parking, `late_put` |
 //! | [`manager`] | `casemate_enclave::vault::manager` and `entrant`: phases, group commit, heads and reloads |
 //! | [`device`] | `casemate_client::vault`: one request after the other, asked again until it is answered |
 //! | [`store`] | the object store: create-only, with puts that are unclear, silent, late or adrift |
@@ -17,7 +17,7 @@
 //! **What can go wrong**, [`Bounds::trouble`] times in one history: a vault-manager crashes or is killed; a supervisor ends with all it has;
 //! a put is unclear, never sent, answered with a false "exists", or silent until its write is given up; a read of the store fails or is
 //! silent; a deadline ends, and the device asks again while its first attempt goes on, is answered in vain, or is never heard of again.
-//! **At any time**: an idle vault makes room, an operator evicts, a request comes to either node, a put lands that outlived its sender.
+//! One that comes back from what was parked may find no place, too. **At any time**: an idle vault makes room and is parked, an operator evicts, a request comes to either node, a put lands that outlived its sender.
 //!
 //! **What stands in for a lease.** One node has none yet, and two nodes over one store do not know of each other. So a resident may be
 //! overtaken and still answer. What is promised, and checked here, is less: such a resident answers only devices that have not heard of the

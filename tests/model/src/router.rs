@@ -99,6 +99,7 @@ impl World {
             State::Opening { .. } | State::Open => return self.violation(node),
         };
         slot.state = State::Opening { reload, step: OpeningStep::Loading };
+        slot.handed = None;
         self.nodes[node].parked = None;
     }
 
@@ -109,7 +110,7 @@ impl World {
             (State::HalfOpen, Some(version)) => {
                 slot.committed = version;
                 slot.state = State::Open;
-                slot.resumed = true;
+                (slot.handed, slot.resumed) = (None, true);
                 self.nodes[node].parked = None;
             }
             // It was told to stop meanwhile.

@@ -36,6 +36,13 @@ fn make_large(node: &mut Node<'_>, device: &mut Device) {
     }
 }
 
+/// Another node, and another program of the same device, in a session with it.
+fn elsewhere<'a>(world: &'a World, node: &Node<'_>, device: &Device) -> (Node<'a>, Device) {
+    let (mut elsewhere, mut twin) = (world.node(node.vault), device.clone_at(node));
+    twin.connect(&mut elsewhere, None).unwrap();
+    (elsewhere, twin)
+}
+
 /// A vault that is too large to be parked whole: of it the sessions, the root key and the head are.
 fn parked_without_its_state(world: &World) -> (Node<'_>, Device) {
     let (mut node, mut device) = world.created();
@@ -89,9 +96,7 @@ fn the_history_goes_on_where_it_was_left() {
 fn another_nodes_versions_are_found_as_by_a_vault_that_stayed() {
     let world = World::new();
     let (node, mut device) = parked(&world);
-    let mut elsewhere = world.node(node.vault);
-    let mut twin = device.clone_at(&node);
-    twin.connect(&mut elsewhere, None).unwrap();
+    let (mut elsewhere, mut twin) = elsewhere(&world, &node, &device);
     twin.ask(&mut elsewhere, put("name", b"newer")).unwrap();
 
     let mut next = world.resumed(&node);
@@ -115,9 +120,7 @@ fn another_nodes_versions_are_found_as_by_a_vault_that_stayed() {
 fn a_vault_that_is_told_to_stop_while_it_is_read_anew_leaves_what_it_had() {
     let world = World::new();
     let (node, mut device) = parked(&world);
-    let mut elsewhere = world.node(node.vault);
-    let mut twin = device.clone_at(&node);
-    twin.connect(&mut elsewhere, None).unwrap();
+    let (mut elsewhere, mut twin) = elsewhere(&world, &node, &device);
     twin.ask(&mut elsewhere, put("name", b"newer")).unwrap();
     device.head = twin.head;
     let mut next = world.resumed(&node);
@@ -255,9 +258,7 @@ fn another_branch_is_found_out_too() {
 fn what_another_node_wrote_meanwhile_is_read() {
     let world = World::new();
     let (node, mut device) = parked_without_its_state(&world);
-    let mut elsewhere = world.node(node.vault);
-    let mut twin = device.clone_at(&node);
-    twin.connect(&mut elsewhere, None).unwrap();
+    let (mut elsewhere, mut twin) = elsewhere(&world, &node, &device);
     twin.ask(&mut elsewhere, put("name", b"newer")).unwrap();
     let mut next = world.resumed(&node);
     assert_eq!(value(device.ask(&mut next, get("name"))), b"newer");
@@ -303,9 +304,7 @@ fn sessions_end_with_their_lock_key() {
 fn a_vault_that_was_deleted_meanwhile_says_so() {
     let world = World::new();
     let (node, mut device) = parked_without_its_state(&world);
-    let mut elsewhere = world.node(node.vault);
-    let mut twin = device.clone_at(&node);
-    twin.connect(&mut elsewhere, None).unwrap();
+    let (mut elsewhere, mut twin) = elsewhere(&world, &node, &device);
     twin.ask(&mut elsewhere, casemate_protocol::request::Operation::DeleteVault).unwrap();
     let mut next = world.resumed(&node);
     assert_eq!(code(device.ask(&mut next, get("name"))), ErrorCode::Deleted);
