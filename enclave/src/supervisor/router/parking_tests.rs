@@ -382,6 +382,22 @@ fn what_all_have_parked_is_bounded() {
     assert_eq!(parked.len(), 3);
 }
 
+/// Memory that is short is not kept by vaults that have left.
+#[test]
+fn what_is_parked_goes_when_memory_is_short() {
+    let mut stage = stage();
+    for number in 0..4 {
+        let (sealed, sessions) = (vec![0; 100], sessions::Sessions::default());
+        stage.router.parked.put(vault(number), Parked { sealed, whole_at: None, sessions, until: Duration::MAX });
+    }
+    stage.router.limits.vaults = 10;
+    stage.event(Event::Memory { total: 1000, available: 900 });
+    assert_eq!(stage.router.parked.len(), 4);
+    stage.event(Event::Memory { total: 1000, available: 10 });
+    assert_eq!(stage.router.parked.len(), 2, "the older half");
+    assert!(!stage.router.has_parked(vault(1)) && stage.router.has_parked(vault(2)));
+}
+
 /// Attack: a process that parks, and writes once more: what it parked is older than what the store has from here on.
 #[test]
 fn nothing_that_is_older_than_a_write_is_gone_on_with() {

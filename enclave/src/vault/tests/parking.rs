@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use casemate_protocol::error::ErrorCode;
-use casemate_protocol::frame::VaultFrame;
+use casemate_protocol::frame::{DeviceFrame, SealedRun, VaultFrame};
 use casemate_protocol::limits;
 use casemate_protocol::link::VersionObject;
 use casemate_protocol::request::request_hash;
+use casemate_protocol::session::Initiator;
 
 use super::harness::{Device, Node, World, code, get, put, value};
 use crate::ipc::{Newest, Notice, ToManager};
@@ -71,6 +72,8 @@ fn a_vault_that_is_parked_whole_needs_nothing_else() {
 fn the_history_goes_on_where_it_was_left() {
     let world = World::new();
     let (mut node, mut device) = world.created();
+    // Deltas do not outweigh a snapshot with this in it: it is their number that asks for the next.
+    device.ask(&mut node, put("large", &vec![7; limits::SECRET_BYTES])).unwrap();
     for round in 0..3 * limits::DELTAS_PER_SNAPSHOT {
         let name = format!("name-{}", round % 5);
         device.ask(&mut node, put(&name, round.to_string().as_bytes())).unwrap();
@@ -134,6 +137,25 @@ fn a_vault_that_is_told_to_stop_while_it_is_read_anew_leaves_what_it_had() {
     assert_eq!(code(answer), ErrorCode::Draining);
     let mut third = world.resumed(&next);
     assert_eq!(value(device.ask(&mut third, get("name"))), b"newer");
+}
+
+/// Attack: a stranger begins a handshake, and sends a frame under its name, to have keys brought into memory.
+#[test]
+fn the_name_of_a_handshake_takes_nothing_up() {
+    let world = World::new();
+    let (node, _) = parked(&world);
+    let (version, bytes) = world.store.borrow().versions.last_key_value().map(|(v, b)| (*v, b.clone())).unwrap();
+    let mut next = world.resumed_at(&node, Newest::Shown(VersionObject { version, bytes }));
+    let (_, noise) = Initiator::start(&[77; 32], node.vault);
+    let hello = next.send(&DeviceFrame::Hello { noise });
+    let Some(VaultFrame::Welcome { session, .. }) = next.replies.remove(&hello) else { panic!("no welcome") };
+    let mut frame = |session| {
+        let run = SealedRun { counter: 0, ciphertext: vec![0; 64] };
+        next.send(&DeviceFrame::Sealed { session, run });
+        next.manager.held.is_some()
+    };
+    assert!(!frame(session));
+    assert!(frame([1; 16]), "a name that is not known here may be that of a parked session");
 }
 
 /// A handshake's opening is refused: what was parked is used up by then, and is parked again.
@@ -201,7 +223,7 @@ fn a_forged_frame_uses_up_nothing() {
     let mut next = world.resumed(&node);
     let request = device.request(get("name"));
     let mut forged = device.seal(&request);
-    if let casemate_protocol::frame::DeviceFrame::Sealed { run, .. } = &mut forged {
+    if let DeviceFrame::Sealed { run, .. } = &mut forged {
         run.ciphertext[0] ^= 1;
     }
     next.send(&forged);
