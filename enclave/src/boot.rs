@@ -122,6 +122,7 @@ pub fn run(parts: Parts) -> ExitCode {
 }
 
 fn supervise(parts: Parts) -> Result<std::convert::Infallible, BootError> {
+    crate::text::protect_addresses()?;
     let capacity = machine::capacity()?;
     let zygote = Zygote::start(&parts.sandbox)?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;

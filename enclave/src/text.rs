@@ -12,7 +12,7 @@ use std::num::NonZeroUsize;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use libc::{PF_W, PF_X, PT_LOAD, dl_phdr_info};
+use libc::{PF_W, PF_X, PT_GNU_RELRO, PT_LOAD, dl_phdr_info};
 use nix::errno::Errno;
 
 use nix::sys::mman::{MRemapFlags, MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, mprotect, mremap, munmap};
@@ -27,27 +27,39 @@ const NO_CODE: u8 = if cfg!(target_arch = "x86_64") { 0xcc } else { 0 };
 struct Segment {
     start: usize,
     end: usize,
-    is_code: bool,
-    is_written: bool,
+    kind: Kind,
 }
 
-/// What is moved of a segment, and where its last huge page ends: behind its end, if nothing of the program stands there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Code,
+    Constants,
+    /// Addresses, which stand as they are once the program has been loaded.
+    Relocated,
+    Written,
+}
+
+/// What is moved of a segment, and the huge pages that it comes into: they may begin before it and end behind it, if nothing of the program
+/// stands there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Part {
+    first: usize,
     start: usize,
     end: usize,
-    filled: usize,
+    last: usize,
     is_code: bool,
 }
 
 impl Segment {
-    /// Whole huge pages of it; none when there are none. `next` is where the program goes on.
-    fn part(self, next: usize) -> Option<Part> {
-        let start = self.start.checked_next_multiple_of(HUGE_PAGE)?;
-        let filled = self.end.checked_next_multiple_of(HUGE_PAGE)?;
-        let filled = if filled <= next { filled } else { self.end / HUGE_PAGE * HUGE_PAGE };
-        let end = self.end.min(filled);
-        (start < end).then_some(Part { start, end, filled, is_code: self.is_code })
+    /// The part of it for which there are whole huge pages, if there is one. `before` is where the program has ended before it, `next` where
+    /// it goes on.
+    fn part(self, before: usize, next: usize) -> Option<Part> {
+        let first = self.start / HUGE_PAGE * HUGE_PAGE;
+        let first = if before <= first { first } else { self.start.checked_next_multiple_of(HUGE_PAGE)? };
+        let last = self.end.checked_next_multiple_of(HUGE_PAGE)?;
+        let last = if last <= next { last } else { self.end / HUGE_PAGE * HUGE_PAGE };
+        let (start, end) = (self.start.max(first), self.end.min(last));
+        (start < end).then_some(Part { first, start, end, last, is_code: self.kind == Kind::Code })
     }
 }
 
@@ -69,15 +81,36 @@ pub(crate) fn moved() -> usize {
 /// What the kernel said. What has not been moved stands where it stood; nothing but speed depends on it.
 pub(crate) fn move_text() -> nix::Result<usize> {
     let segments = segments();
-    let nexts = segments.iter().skip(1).map(|segment| segment.start).chain([usize::MAX]);
+    let mut moved = 0;
+    let mut before = 0;
     // What stands before the code is read once, by whoever loads the program.
-    let parts = segments.iter().zip(nexts).skip_while(|(segment, _)| !segment.is_code);
-    parts
-        .filter(|(segment, _)| !segment.is_written)
-        .filter_map(|(segment, next)| segment.part(next))
-        .map(|part| Ok(if replace(part)? { part.filled - part.start } else { 0 }))
-        .sum::<nix::Result<usize>>()
-        .inspect(|moved| MOVED.store(*moved, Ordering::Relaxed))
+    let code = segments.iter().position(|segment| segment.kind == Kind::Code).unwrap_or(segments.len());
+    for (index, segment) in segments.iter().enumerate() {
+        let next = segments.get(index + 1).map_or(usize::MAX, |next| next.start);
+        let part = if index < code || segment.kind == Kind::Written { None } else { segment.part(before, next) };
+        before = segment.end;
+        if let Some(part) = part
+            && replace(part)?
+        {
+            moved += part.last - part.first;
+            before = part.last.max(segment.end);
+            MOVED.store(moved, Ordering::Relaxed);
+        }
+    }
+    Ok(moved)
+}
+
+/// Makes the addresses that the program was given when it was loaded unwritable, as a dynamic loader does; a static program has none. Attack
+/// stopped: whoever can write somewhere in a process's memory, and looks for the address of a function that will be called.
+///
+/// # Errors
+/// What the kernel said.
+pub(crate) fn protect_addresses() -> nix::Result<()> {
+    segments().iter().filter(|segment| segment.kind == Kind::Relocated).try_for_each(|segment| {
+        let start = NonNull::new(ptr::with_exposed_provenance_mut(segment.start)).ok_or(Errno::EINVAL)?;
+        // SAFETY: the linker has put nothing there that is written once the program runs.
+        unsafe { mprotect(start, segment.end - segment.start, ProtFlags::PROT_READ) }
+    })
 }
 
 /// What the program's headers say of it, in order.
@@ -85,6 +118,21 @@ fn segments() -> Vec<Segment> {
     let mut found: Vec<Segment> = Vec::new();
     // SAFETY: the callback gets this vector and is done with it when the call returns.
     unsafe { libc::dl_iterate_phdr(Some(collect), (&raw mut found).cast()) };
+    in_order(found)
+}
+
+/// Sorts them; what is relocated begins a part that is written.
+fn in_order(mut found: Vec<Segment>) -> Vec<Segment> {
+    let relocated = found.iter().find(|segment| segment.kind == Kind::Relocated).copied();
+    for segment in &mut found {
+        if let Some(relocated) = relocated
+            && segment.kind == Kind::Written
+            && (segment.start..segment.end).contains(&relocated.start)
+        {
+            segment.start = relocated.end;
+        }
+    }
+    found.retain(|segment| segment.start < segment.end);
     found.sort_unstable_by_key(|segment| segment.start);
     found
 }
@@ -100,24 +148,31 @@ unsafe extern "C" fn collect(info: *mut dl_phdr_info, _size: usize, found: *mut 
         else {
             continue;
         };
-        if header.p_type == PT_LOAD {
-            found.push(Segment {
-                start: (base + at) / PAGE * PAGE,
-                end: (base + at + length).next_multiple_of(PAGE),
-                is_code: header.p_flags & PF_X != 0,
-                is_written: header.p_flags & PF_W != 0,
-            });
-        }
+        let kind = match header.p_type {
+            PT_LOAD if header.p_flags & PF_X != 0 => Kind::Code,
+            PT_LOAD if header.p_flags & PF_W != 0 => Kind::Written,
+            PT_LOAD => Kind::Constants,
+            PT_GNU_RELRO => Kind::Relocated,
+            _ => continue,
+        };
+        let end = base + at + length;
+        // A page of which a part is written stays as it is.
+        let end = if kind == Kind::Relocated { end / PAGE * PAGE } else { end.next_multiple_of(PAGE) };
+        found.push(Segment { start: (base + at) / PAGE * PAGE, end, kind });
     }
     // The first is the program; a static one has no other, but what the kernel lends it.
     1
 }
 
-/// Puts memory with the same content in the place of a part of the program. Says whether it did: there may be no huge pages.
+/// Puts memory with the same content in the place of a part of the program. Says whether it did: there may be no huge pages, or the kernel
+/// has put something else beside the part before the program could have a say.
 fn replace(part: Part) -> nix::Result<bool> {
-    let behind = Behind::reserve(part.end, part.filled)?;
-    let length = part.filled - part.start;
-    let room = NonZeroUsize::new(length + HUGE_PAGE).ok_or(Errno::EINVAL)?;
+    let gaps = match [Gap::reserve(part.first, part.start), Gap::reserve(part.end, part.last)] {
+        [Ok(before), Ok(behind)] => [before, behind],
+        [Err(Errno::EEXIST), _] | [_, Err(Errno::EEXIST)] => return Ok(false),
+        [Err(errno), _] | [_, Err(errno)] => return Err(errno),
+    };
+    let room = NonZeroUsize::new(part.last - part.first + HUGE_PAGE).ok_or(Errno::EINVAL)?;
     let (access, kind) =
         (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE);
     // SAFETY: a new anonymous mapping at an address of the kernel's choice collides with nothing.
@@ -127,18 +182,18 @@ fn replace(part: Part) -> nix::Result<bool> {
     // SAFETY: the range is the mapping made above, into which nothing points.
     unsafe { munmap(scratch, room.get())? };
     if done == Ok(true) {
-        behind.keep();
+        gaps.into_iter().for_each(Gap::keep);
     }
     done
 }
 
-/// The addresses between a part's end and that of its last huge page, so that nothing comes to stand there meanwhile. Given back unless kept.
-struct Behind {
+/// Addresses of a huge page outside of the part that comes into it, so that nothing comes to stand there meanwhile. Given back unless kept.
+struct Gap {
     from: usize,
     length: usize,
 }
 
-impl Behind {
+impl Gap {
     fn reserve(from: usize, to: usize) -> nix::Result<Self> {
         let (Some(at), Some(length)) = (NonZeroUsize::new(from), NonZeroUsize::new(to - from)) else {
             return Ok(Self { from, length: 0 });
@@ -156,7 +211,7 @@ impl Behind {
     }
 }
 
-impl Drop for Behind {
+impl Drop for Gap {
     fn drop(&mut self) {
         if let Some(at) = NonNull::new(ptr::with_exposed_provenance_mut(self.from))
             && self.length > 0
@@ -169,12 +224,12 @@ impl Drop for Behind {
 
 /// Copies the part into the scratch memory, which is a huge page longer, and moves it from there.
 fn fill(scratch: NonNull<c_void>, part: Part) -> nix::Result<bool> {
-    let length = part.filled - part.start;
+    let length = part.last - part.first;
     // Whole huge pages move whole from one boundary to another.
     let offset = scratch.addr().get().next_multiple_of(HUGE_PAGE) - scratch.addr().get();
     // SAFETY: less than a huge page further on in the same mapping.
     let place = unsafe { scratch.byte_add(offset) };
-    let to = NonNull::new(ptr::with_exposed_provenance_mut::<c_void>(part.start)).ok_or(Errno::EINVAL)?;
+    let to = NonNull::new(ptr::with_exposed_provenance_mut::<c_void>(part.first)).ok_or(Errno::EINVAL)?;
     // SAFETY: advice on memory that is ours.
     match unsafe { madvise(place, length, MmapAdvise::MADV_HUGEPAGE) } {
         Ok(()) => {}
@@ -182,12 +237,14 @@ fn fill(scratch: NonNull<c_void>, part: Part) -> nix::Result<bool> {
         Err(Errno::EINVAL) => return Ok(false),
         Err(errno) => return Err(errno),
     }
-    let (from, into) = (to.cast::<u8>(), place.cast::<u8>());
-    let (filled, behind) = (part.end - part.start, part.filled - part.end);
-    // SAFETY: the part is mapped and readable for as long as the process lives; the scratch memory is writable and long enough for both.
+    let (before, length_moved, behind) = (part.start - part.first, part.end - part.start, part.last - part.end);
+    let filler = if part.is_code { NO_CODE } else { 0 };
+    let into = place.cast::<u8>().as_ptr();
+    // SAFETY: the part is mapped and readable for as long as the process lives; the scratch memory is writable and long enough for all.
     unsafe {
-        ptr::copy_nonoverlapping(from.as_ptr(), into.as_ptr(), filled);
-        ptr::write_bytes(into.add(filled).as_ptr(), if part.is_code { NO_CODE } else { 0 }, behind);
+        ptr::write_bytes(into, filler, before);
+        ptr::copy_nonoverlapping(to.cast::<u8>().add(before).as_ptr(), into.add(before), length_moved);
+        ptr::write_bytes(into.add(before + length_moved), filler, behind);
     }
     if huge_bytes(place.addr().get(), length) < length {
         return Ok(false);
@@ -232,21 +289,37 @@ mod tests {
     use super::*;
 
     static CONSTANTS: [u64; 4] = [2, 3, 5, 7];
+    /// Addresses, which are relocated.
+    static ANSWERS: [fn() -> u64; 2] = [|| 7, || CONSTANTS[3]];
 
     #[test]
     fn whole_huge_pages_lie_inside_or_reach_into_nothing() {
-        let part = |start, end, next| {
-            let segment = Segment { start, end, is_code: true, is_written: false };
-            segment.part(next).map(|part| (part.start, part.end, part.filled))
+        let part = |start, end, before, next| {
+            let segment = Segment { start, end, kind: Kind::Constants };
+            segment.part(before, next).map(|part| (part.first, part.start, part.end, part.last))
         };
         let (one, two, four) = (HUGE_PAGE, 2 * HUGE_PAGE, 4 * HUGE_PAGE);
-        assert_eq!(part(0x8b000, four + PAGE, four + 2 * PAGE), Some((one, four, four)));
-        assert_eq!(part(one, two, two), Some((one, two, two)));
-        assert_eq!(part(one, two - PAGE, two), Some((one, two - PAGE, two)));
-        assert_eq!(part(one, two - PAGE, usize::MAX), Some((one, two - PAGE, two)));
-        assert_eq!(part(one, two - PAGE, two - PAGE), None);
-        assert_eq!(part(PAGE, two - PAGE, two - PAGE), None);
-        assert_eq!(part(PAGE, one - PAGE, one), None);
+        assert_eq!(part(0x8b000, four + PAGE, PAGE, four + 2 * PAGE), Some((one, one, four, four)));
+        assert_eq!(part(one, two, PAGE, two), Some((one, one, two, two)));
+        assert_eq!(part(one, two - PAGE, one, two), Some((one, one, two - PAGE, two)));
+        assert_eq!(part(one, two - PAGE, 0, usize::MAX), Some((one, one, two - PAGE, two)));
+        assert_eq!(part(one, two - PAGE, 0, two - PAGE), None);
+        assert_eq!(part(PAGE, two - PAGE, 0, two - PAGE), Some((0, PAGE, one, one)));
+        assert_eq!(part(PAGE, one - PAGE, PAGE, one), None);
+        assert_eq!(part(one + PAGE, two, one, two), Some((one, one + PAGE, two, two)));
+        assert_eq!(part(one + PAGE, two, one + PAGE, two), None);
+    }
+
+    #[test]
+    fn what_is_relocated_is_not_what_is_written() {
+        let segment = |start, end, kind| Segment { start, end, kind };
+        let code = segment(0, 4 * PAGE, Kind::Code);
+        let (relocated, written) =
+            (segment(8 * PAGE, 9 * PAGE, Kind::Relocated), segment(8 * PAGE, 12 * PAGE, Kind::Written));
+        let rest = segment(9 * PAGE, 12 * PAGE, Kind::Written);
+        assert_eq!(in_order(vec![code, written, relocated]), [code, relocated, rest]);
+        assert_eq!(in_order(vec![relocated, code, segment(8 * PAGE, 9 * PAGE, Kind::Written)]), [code, relocated]);
+        assert_eq!(in_order(vec![written, code]), [code, written]);
     }
 
     /// In a child, because the test's own process has many threads.
@@ -267,12 +340,26 @@ mod tests {
 
     /// What there is of huge pages is used, and what is not huge stays where it stands.
     fn it_runs_on() -> bool {
-        let Ok(moved) = move_text() else { return false };
+        let (Ok(()), Ok(moved)) = (protect_addresses(), move_text()) else { return false };
         let Ok(maps) = fs::read_to_string("/proc/self/maps") else { return false };
         let own: usize = maps.lines().filter(|line| line.contains(" r-xp ") && !line.contains('/')).count();
         let both = maps.lines().any(|line| line.contains(" rwx"));
+        let is_written = |at: usize| {
+            maps.lines().any(|line| {
+                let (range, rest) = line.split_once(' ').unwrap_or_default();
+                let ends = range.split_once('-').map(|ends| [ends.0, ends.1].map(|end| usize::from_str_radix(end, 16)));
+                matches!(ends, Some([Ok(start), Ok(end)]) if (start..end).contains(&at)) && rest.starts_with("rw")
+            })
+        };
+        let segments = segments();
+        let relocated = segments.iter().find(|segment| segment.kind == Kind::Relocated);
+        let protected = relocated.is_some_and(|part| !is_written(part.start) && !is_written(part.end - PAGE));
         // Beside the kernel's own.
-        (moved == 0 || own > 1) && !both && std::hint::black_box(CONSTANTS).iter().sum::<u64>() == 17
+        (moved == 0 || own > 1)
+            && !both
+            && protected
+            && ANSWERS.iter().all(|answer| answer() == 7)
+            && std::hint::black_box(CONSTANTS).iter().sum::<u64>() == 17
     }
 
     /// One page of code and one of constants, moved whatever they are made of.
@@ -292,12 +379,17 @@ mod tests {
             // SAFETY: inside the mapping, which is writable.
             unsafe { bytes.add(at).write(u8::try_from(at / PAGE % 251).unwrap()) };
         }
-        replace(Part { start, end, filled: end, is_code: true }).unwrap();
-        for at in (0..end - start).step_by(PAGE) {
+        // Its first page and its last are nobody's.
+        for gap in [start, end - PAGE].map(|gap| NonNull::new(ptr::with_exposed_provenance_mut(gap)).unwrap()) {
+            // SAFETY: inside the mapping, into which nothing points.
+            unsafe { munmap(gap, PAGE) }.unwrap();
+        }
+        replace(Part { first: start, start: start + PAGE, end: end - PAGE, last: end, is_code: true }).unwrap();
+        for at in (PAGE..end - start - PAGE).step_by(PAGE) {
             // SAFETY: mapped before and after.
             assert_eq!(usize::from(unsafe { bytes.add(at).read() }), at / PAGE % 251);
         }
-        assert_eq!(Behind::reserve(start, end).err(), Some(Errno::EEXIST), "what stands somewhere stays there");
+        assert_eq!(Gap::reserve(start + PAGE, end).err(), Some(Errno::EEXIST), "what stands somewhere stays there");
     }
 
     #[test]

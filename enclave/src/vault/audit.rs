@@ -13,23 +13,27 @@ pub struct AuditRing {
 }
 
 impl AuditRing {
-    /// Takes a ring out of a snapshot; `None` when it is not a chain.
-    pub fn restore(before: [u8; 32], entries: Vec<AuditEntry>) -> Option<Self> {
+    /// A ring whose numbers follow each other; `None` when they do not. Whether its hashes do is asked by [`Self::is_chain`]: to make a
+    /// thousand of them anew costs more than everything else that it takes to go on with what another process of the vault has left.
+    pub fn resume(before: [u8; 32], entries: Vec<AuditEntry>) -> Option<Self> {
         let mut ring = Self { before, entries: Ring::new() };
         for entry in entries {
-            let first = ring.entries.is_empty();
-            if !ring.fits(&entry, first) || ring.entries.push(entry).is_some() {
+            if !ring.counts(&entry, ring.entries.is_empty()) || ring.entries.push(entry).is_some() {
                 return None;
             }
         }
         Some(ring)
     }
 
-    fn fits(&self, entry: &AuditEntry, any_number: bool) -> bool {
+    /// Whether each hash follows from the one before it.
+    pub fn is_chain(&self) -> bool {
+        let mut before = &self.before;
+        self.entries.iter().all(|entry| entry.hash == entry.chain(std::mem::replace(&mut before, &entry.hash)))
+    }
+
+    fn counts(&self, entry: &AuditEntry, any_number: bool) -> bool {
         // The last number is never given: what follows an entry can always be counted.
-        entry.number < u64::MAX
-            && (any_number || entry.number == self.next_number())
-            && entry.hash == entry.chain(&self.last_hash())
+        entry.number < u64::MAX && (any_number || entry.number == self.next_number())
     }
 
     /// The chain's hash before the first entry kept.
@@ -57,7 +61,7 @@ impl AuditRing {
     /// # Errors
     /// The entry itself, when it does not chain.
     pub fn append(&mut self, entry: AuditEntry) -> Result<Option<AuditEntry>, AuditEntry> {
-        if !self.fits(&entry, false) {
+        if !self.counts(&entry, false) || entry.hash != entry.chain(&self.last_hash()) {
             return Err(entry);
         }
         let dropped = self.entries.push(entry);
@@ -75,5 +79,44 @@ impl AuditRing {
         let more = self.entries.len() > skip + entries.len();
         let before = skip.checked_sub(1).and_then(|at| self.entries.get(at)).map_or(self.before, |entry| entry.hash);
         Answer::Audit { entries, more, before }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use casemate_protocol::reply::AuditEvent;
+
+    use super::*;
+
+    pub(in super::super) fn entries(numbers: [u64; 3]) -> Vec<AuditEntry> {
+        let mut before = [9; 32];
+        let entry = |number| {
+            let event = AuditEvent::SecretWritten;
+            let mut entry =
+                AuditEntry { number, at: 5, version: 2, event, device: [1; 16], subject: None, hash: [0; 32] };
+            entry.hash = entry.chain(&before);
+            before = entry.hash;
+            entry
+        };
+        numbers.map(entry).into()
+    }
+
+    #[test]
+    fn a_hash_follows_from_the_one_before() {
+        let ring = AuditRing::resume([9; 32], entries([4, 5, 6])).unwrap();
+        assert!(ring.is_chain());
+        assert_eq!((ring.next_number(), ring.entries().count()), (7, 3));
+        assert!(!AuditRing::resume([8; 32], entries([4, 5, 6])).unwrap().is_chain());
+        for at in 0..3 {
+            let mut forged = entries([4, 5, 6]);
+            forged[at].hash[0] ^= 1;
+            assert!(!AuditRing::resume([9; 32], forged).unwrap().is_chain());
+        }
+    }
+
+    #[test]
+    fn numbers_follow_each_other() {
+        assert!(AuditRing::resume([9; 32], entries([4, 6, 7])).is_none());
+        assert!(AuditRing::resume([9; 32], entries([u64::MAX - 2, u64::MAX - 1, u64::MAX])).is_none());
     }
 }

@@ -150,7 +150,7 @@ impl OpenVault {
             head_key: HeadKey::derive(&vault_key),
             vault_key,
             root,
-            state: State::restore(whole.state)?,
+            state: State::resume(whole.state)?,
             generation: whole.generation,
             lock_number: whole.lock_number,
             copies: whole.copies,

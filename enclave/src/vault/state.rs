@@ -172,6 +172,15 @@ impl State {
     /// # Errors
     /// [`Inconsistent`].
     pub fn restore(snapshot: Snapshot) -> Result<Self, Inconsistent> {
+        let state = Self::resume(snapshot)?;
+        if state.audit.is_chain() { Ok(state) } else { Err(Inconsistent) }
+    }
+
+    /// The state that another process of this vault has left, and nobody else can have written ([`AuditRing::resume`]).
+    ///
+    /// # Errors
+    /// [`Inconsistent`].
+    pub fn resume(snapshot: Snapshot) -> Result<Self, Inconsistent> {
         let mut state = Self::new(snapshot.created_at);
         for secret in snapshot.secrets {
             let descending = secret.revisions.is_sorted_by(|a, b| a.number > b.number);
@@ -199,7 +208,7 @@ impl State {
             state.devices.push(Device::restore(device).ok_or(Inconsistent)?);
         }
         state.used += snapshot.audit.iter().map(|entry| audit_cost(entry.subject.as_deref())).sum::<usize>();
-        state.audit = AuditRing::restore(snapshot.audit_before, snapshot.audit).ok_or(Inconsistent)?;
+        state.audit = AuditRing::resume(snapshot.audit_before, snapshot.audit).ok_or(Inconsistent)?;
         let (hashes, rest) = snapshot.version_hashes.as_chunks::<SHORT_HASH>();
         if !rest.is_empty() || hashes.len() > limits::HEAD_HASHES {
             return Err(Inconsistent);
@@ -251,5 +260,22 @@ pub fn key_entry(key: &KeyRecord) -> KeyEntry {
         policy: key.policy,
         created_at: key.created_at,
         public: keys::public(key.algorithm, &key.material),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::audit::tests::entries;
+    use super::*;
+
+    /// A store's snapshot is looked at once more; what a process of the same vault has left is not.
+    #[test]
+    fn a_history_that_was_altered_is_not_restored() {
+        let snapshot = Snapshot { audit_before: [9; 32], audit: entries([4, 5, 6]), ..State::new(1).snapshot() };
+        assert_eq!(State::restore(snapshot.clone()), State::resume(snapshot.clone()));
+        let mut altered = snapshot;
+        altered.audit[1].at += 1;
+        assert_eq!(State::restore(altered.clone()), Err(Inconsistent));
+        assert!(State::resume(altered).is_ok());
     }
 }

@@ -22,7 +22,7 @@ use super::message::{Command, Event, MESSAGE_BYTES};
 use super::process::{self, CloneError, Reap, Side};
 use crate::sandbox::{self, FilterError, Sandbox, SandboxOptions, Unprepared};
 use crate::system::OsRandomness;
-use crate::text::move_text;
+use crate::text::{move_text, protect_addresses};
 use crate::vault::parking::ParkingSecret;
 
 /// The zygote's name in `ps`; its children carry their own.
@@ -84,6 +84,7 @@ fn serve(rehearse: fn(), run_manager: Manager) -> Result<(), KeeperError> {
     sandbox::close_from(3)?;
     prctl::set_name(NAME)?;
     sandbox::not_dumpable()?;
+    protect_addresses()?;
     // Beside the end of the control socket: this one works also when the zygote is stuck.
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     let signals = process::zygote_signals()?;

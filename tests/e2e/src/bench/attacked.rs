@@ -1,4 +1,4 @@
-//! A vault's reads while another vault of the node is thrown bad frames, beside the same reads in calm, in turns.
+//! A vault's reads while another vault of the node is thrown bad frames, beside the same reads while nobody is, in turns.
 
 use std::time::Duration;
 
@@ -19,7 +19,8 @@ const TURN: u32 = 2_000;
 const SETTLE: Duration = Duration::from_millis(500);
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// The time within which 99 in 100 reads are answered, in microseconds, for each kind of attack, beside the calm.
+/// The time within which 99 in 100 reads are answered, in microseconds: for each kind of attack, beside the same flood at a subject where
+/// nobody listens, because whoever receives it, sending it takes processors from everybody; and for that flood, beside the calm.
 pub(super) async fn measure(rounds: u32) -> Result<Vec<Row>> {
     let node = Node::start_with(super::LIMITS);
     let neighbour = Maker::new(&node).await?.create().await?;
@@ -28,37 +29,33 @@ pub(super) async fn measure(rounds: u32) -> Result<Vec<Row>> {
     let transport = NatsTransport::from_client(async_nats::connect(node.nats_url()).await?);
     let attacked = owner.open_over(transport.clone(), owner.begin(), DEADLINE);
     attacked.create().await?;
-    let mut rows = Vec::new();
-    for attack in Attack::ALL {
-        let (mut calm, mut under_attack) = (Samples::default(), Samples::default());
-        for _ in 0..=rounds {
+    let turn = async |samples: &mut Samples| {
+        for _ in 0..TURN {
+            samples.add(neighbour.get().await?);
+        }
+        Ok::<_, Box<dyn std::error::Error>>(())
+    };
+    let (mut calm, mut nobody) = (Samples::default(), Samples::default());
+    let mut attacks = Attack::ALL.map(|attack| (attack, Samples::default()));
+    for _ in 0..=rounds {
+        turn(&mut calm).await?;
+        for (attack, under_attack) in &mut attacks {
+            {
+                let _flood = Flood::elsewhere(&node.nats_url(), RATE);
+                tokio::time::sleep(SETTLE).await;
+                turn(&mut nobody).await?;
+            }
             // Each flood ends the session that it abuses.
             let session = owner.enter(&transport, &attacked.record()).await.id();
-            for _ in 0..TURN {
-                calm.add(neighbour.get().await?);
-            }
-            let _flood = Flood::begin(&node.nats_url(), attacked.id(), attack, session, RATE);
+            let _flood = Flood::begin(&node.nats_url(), attacked.id(), *attack, session, RATE);
             tokio::time::sleep(SETTLE).await;
-            for _ in 0..TURN {
-                under_attack.add(neighbour.get().await?);
-            }
-        }
-        rows.extend(Row::figure(row(attack), Unit::Microseconds, under_attack.p99(), calm.p99()));
-    }
-    // What the same flood costs by itself: sending it takes processors from everybody, whoever receives it.
-    let (mut calm, mut beside) = (Samples::default(), Samples::default());
-    for _ in 0..=rounds {
-        for _ in 0..TURN {
-            calm.add(neighbour.get().await?);
-        }
-        let _flood = Flood::elsewhere(&node.nats_url(), RATE);
-        tokio::time::sleep(SETTLE).await;
-        for _ in 0..TURN {
-            beside.add(neighbour.get().await?);
+            turn(under_attack).await?;
         }
     }
-    rows.extend(Row::figure("attacked_nobody", Unit::Microseconds, beside.p99(), calm.p99()));
-    Ok(rows)
+    let each = attacks
+        .map(|(attack, under_attack)| Row::figure(row(attack), Unit::Microseconds, under_attack.p99(), nobody.p99()));
+    let flood = Row::figure("attacked_nobody", Unit::Microseconds, nobody.p99(), calm.p99());
+    Ok(each.into_iter().chain([flood]).flatten().collect())
 }
 
 const fn row(attack: Attack) -> &'static str {
