@@ -185,6 +185,7 @@ fn supervise(parts: Parts) -> Result<std::convert::Infallible, BootError> {
         dialler: Arc::clone(&dialler),
         log: log.clone(),
         clock: Arc::clone(&parts.clock),
+        shared_bytes: zygote.shared_bytes(),
         sandbox: zygote.layers_in_force().iter().map(ToString::to_string).collect(),
         sandbox_missing: waived.chain(absent).collect(),
     };

@@ -73,15 +73,14 @@ pub(crate) fn moved() -> usize {
 
 /// Moves the program's code and constants into huge pages of the process, byte by byte the same, as far as they fill some and the kernel
 /// has some: small pages would have to be mapped in each child one by one, which costs more than asking for a few. To be called while the
-/// process has one thread. Gives the bytes of huge pages that it takes.
+/// process has one thread. How much it was is told by [`moved`].
 ///
 /// Nothing is writable and executable at any time: the copy is written first, then made executable, then put in the place of the file.
 ///
 /// # Errors
-/// What the kernel said. What has not been moved stands where it stood; nothing but speed depends on it.
-pub(crate) fn move_text() -> nix::Result<usize> {
+/// What the kernel said before anything was taken away; nothing but speed depends on it.
+pub(crate) fn move_text() -> nix::Result<()> {
     let segments = segments();
-    let mut moved = 0;
     let mut before = 0;
     // What stands before the code is read once, by whoever loads the program.
     let code = segments.iter().position(|segment| segment.kind == Kind::Code).unwrap_or(segments.len());
@@ -92,25 +91,24 @@ pub(crate) fn move_text() -> nix::Result<usize> {
         if let Some(part) = part
             && replace(part)?
         {
-            moved += part.last - part.first;
             before = part.last.max(segment.end);
-            MOVED.store(moved, Ordering::Relaxed);
+            MOVED.fetch_add(part.last - part.first, Ordering::Relaxed);
         }
     }
-    Ok(moved)
+    Ok(())
 }
 
-/// Makes the addresses that the program was given when it was loaded unwritable, as a dynamic loader does; a static program has none. Attack
-/// stopped: whoever can write somewhere in a process's memory, and looks for the address of a function that will be called.
+/// Makes the tables of functions unwritable that the program was given when it was loaded, as a dynamic loader does; a static program has
+/// none. Attack stopped: whoever can write somewhere in a process's memory, and looks for the address of a function that will be called.
 ///
 /// # Errors
-/// What the kernel said.
+/// What the kernel said; [`Errno::ENOEXEC`] when the program was linked without such a part (`-z relro`).
 pub(crate) fn protect_addresses() -> nix::Result<()> {
-    segments().iter().filter(|segment| segment.kind == Kind::Relocated).try_for_each(|segment| {
-        let start = NonNull::new(ptr::with_exposed_provenance_mut(segment.start)).ok_or(Errno::EINVAL)?;
-        // SAFETY: the linker has put nothing there that is written once the program runs.
-        unsafe { mprotect(start, segment.end - segment.start, ProtFlags::PROT_READ) }
-    })
+    let segments = segments();
+    let segment = segments.iter().find(|segment| segment.kind == Kind::Relocated).ok_or(Errno::ENOEXEC)?;
+    let start = NonNull::new(ptr::with_exposed_provenance_mut(segment.start)).ok_or(Errno::EINVAL)?;
+    // SAFETY: the linker has put nothing there that is written once the program runs.
+    unsafe { mprotect(start, segment.end - segment.start, ProtFlags::PROT_READ) }
 }
 
 /// What the program's headers say of it, in order.
@@ -172,16 +170,25 @@ fn replace(part: Part) -> nix::Result<bool> {
         [Err(Errno::EEXIST), _] | [_, Err(Errno::EEXIST)] => return Ok(false),
         [Err(errno), _] | [_, Err(errno)] => return Err(errno),
     };
-    let room = NonZeroUsize::new(part.last - part.first + HUGE_PAGE).ok_or(Errno::EINVAL)?;
+    let length = part.last - part.first;
+    let room = NonZeroUsize::new(length + HUGE_PAGE).ok_or(Errno::EINVAL)?;
     let (access, kind) =
         (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE);
     // SAFETY: a new anonymous mapping at an address of the kernel's choice collides with nothing.
     let scratch = unsafe { mmap_anonymous(None, room, access, kind)? };
-    let done = fill(scratch, part);
-    // What was moved away is not there any more, and the rest is nobody's.
-    // SAFETY: the range is the mapping made above, into which nothing points.
-    unsafe { munmap(scratch, room.get())? };
-    if done == Ok(true) {
+    // Whole huge pages move whole from one boundary to another.
+    let offset = scratch.addr().get().next_multiple_of(HUGE_PAGE) - scratch.addr().get();
+    // SAFETY: less than a huge page further on in the same mapping.
+    let place = unsafe { scratch.byte_add(offset) };
+    let done = fill(place, part);
+    let is_moved = done == Ok(true);
+    // What was moved is not there any more, and whatever stands there now is somebody else's.
+    let left = if is_moved { [(0, offset), (offset + length, HUGE_PAGE - offset)] } else { [(0, room.get()), (0, 0)] };
+    for (from, length) in left.into_iter().filter(|(_, length)| *length > 0) {
+        // SAFETY: inside the mapping made above, into which nothing points.
+        unsafe { munmap(scratch.byte_add(from), length)? };
+    }
+    if is_moved {
         gaps.into_iter().for_each(Gap::keep);
     }
     done
@@ -222,14 +229,11 @@ impl Drop for Gap {
     }
 }
 
-/// Copies the part into the scratch memory, which is a huge page longer, and moves it from there.
-fn fill(scratch: NonNull<c_void>, part: Part) -> nix::Result<bool> {
+/// Copies the part into scratch memory that begins with a huge page, and moves it from there.
+fn fill(place: NonNull<c_void>, part: Part) -> nix::Result<bool> {
     let length = part.last - part.first;
-    // Whole huge pages move whole from one boundary to another.
-    let offset = scratch.addr().get().next_multiple_of(HUGE_PAGE) - scratch.addr().get();
-    // SAFETY: less than a huge page further on in the same mapping.
-    let place = unsafe { scratch.byte_add(offset) };
     let to = NonNull::new(ptr::with_exposed_provenance_mut::<c_void>(part.first)).ok_or(Errno::EINVAL)?;
+    let from = ptr::with_exposed_provenance::<u8>(part.start);
     // SAFETY: advice on memory that is ours.
     match unsafe { madvise(place, length, MmapAdvise::MADV_HUGEPAGE) } {
         Ok(()) => {}
@@ -237,14 +241,14 @@ fn fill(scratch: NonNull<c_void>, part: Part) -> nix::Result<bool> {
         Err(Errno::EINVAL) => return Ok(false),
         Err(errno) => return Err(errno),
     }
-    let (before, length_moved, behind) = (part.start - part.first, part.end - part.start, part.last - part.end);
+    let (before, content, behind) = (part.start - part.first, part.end - part.start, part.last - part.end);
     let filler = if part.is_code { NO_CODE } else { 0 };
     let into = place.cast::<u8>().as_ptr();
     // SAFETY: the part is mapped and readable for as long as the process lives; the scratch memory is writable and long enough for all.
     unsafe {
         ptr::write_bytes(into, filler, before);
-        ptr::copy_nonoverlapping(to.cast::<u8>().add(before).as_ptr(), into.add(before), length_moved);
-        ptr::write_bytes(into.add(before + length_moved), filler, behind);
+        ptr::copy_nonoverlapping(from, into.add(before), content);
+        ptr::write_bytes(into.add(before + content), filler, behind);
     }
     if huge_bytes(place.addr().get(), length) < length {
         return Ok(false);
@@ -340,7 +344,9 @@ mod tests {
 
     /// What there is of huge pages is used, and what is not huge stays where it stands.
     fn it_runs_on() -> bool {
-        let (Ok(()), Ok(moved)) = (protect_addresses(), move_text()) else { return false };
+        if (protect_addresses(), move_text()) != (Ok(()), Ok(())) {
+            return false;
+        }
         let Ok(maps) = fs::read_to_string("/proc/self/maps") else { return false };
         let own: usize = maps.lines().filter(|line| line.contains(" r-xp ") && !line.contains('/')).count();
         let both = maps.lines().any(|line| line.contains(" rwx"));
@@ -353,12 +359,12 @@ mod tests {
         };
         let segments = segments();
         let relocated = segments.iter().find(|segment| segment.kind == Kind::Relocated);
-        let protected = relocated.is_some_and(|part| !is_written(part.start) && !is_written(part.end - PAGE));
+        let protected = relocated.is_some_and(|part| !(part.start..part.end).step_by(PAGE).any(is_written));
         // Beside the kernel's own.
-        (moved == 0 || own > 1)
+        (moved() == 0 || own > 1)
             && !both
             && protected
-            && ANSWERS.iter().all(|answer| answer() == 7)
+            && std::hint::black_box(&ANSWERS).iter().all(|answer| answer() == 7)
             && std::hint::black_box(CONSTANTS).iter().sum::<u64>() == 17
     }
 

@@ -60,6 +60,8 @@ pub struct Control {
     pub log: Log,
     /// Monotonic time; zero is the boot.
     pub clock: Arc<dyn Clock>,
+    /// What all vault-managers have in common ([`Zygote::shared_bytes`](crate::zygote::Zygote::shared_bytes)).
+    pub shared_bytes: u64,
     /// The sandbox layers in force, by name.
     pub sandbox: Vec<String>,
     /// The sandbox layers that are not, each with the reason.
@@ -143,6 +145,7 @@ impl Control {
     async fn vaults(&self, by: VaultsBy, limit: Option<u32>) -> ControlReply {
         let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(TOLD_VAULTS).min(TOLD_VAULTS);
         let Some(views) = self.ask(|answer| Command::Vaults(by, limit, answer)).await else { return not_answering() };
+        let shared = self.shared_bytes;
         let read = tokio::task::spawn_blocking(move || {
             let info = |(place, view): (usize, VaultView)| VaultInfo {
                 vault: view.vault,
@@ -151,7 +154,7 @@ impl Control {
                 idle_ms: u64::try_from(view.idle.as_millis()).unwrap_or(u64::MAX),
                 pid: view.pid.unwrap_or(0),
                 memory_bytes: match (view.pid, view.memory) {
-                    (Some(pid), _) if place < WEIGHED_ANEW => memory::resident(pid),
+                    (Some(pid), _) if place < WEIGHED_ANEW => memory::resident(pid, shared),
                     (_, sampled) => sampled.unwrap_or(0),
                 },
                 queued: Some(view.queued),

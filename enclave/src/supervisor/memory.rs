@@ -3,8 +3,6 @@
 use std::fs;
 use std::io;
 
-use crate::text;
-
 /// The machine's memory in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Memory {
@@ -35,14 +33,13 @@ fn parse(text: &str) -> Option<Memory> {
 /// What operators see of a process's memory comes in steps of this: per-vault figures leave the enclave only in buckets.
 pub const BUCKET: u64 = 64 * 1024;
 
-/// Resident memory of a vault-manager, without the code that it shares with all others, rounded up to whole buckets; zero when it is gone.
-pub fn resident(pid: u32) -> u64 {
+/// Resident memory of a vault-manager, without the `shared` bytes that it has in common with all others
+/// ([`Zygote::shared_bytes`](crate::zygote::Zygote::shared_bytes)), rounded up to whole buckets; zero when it is gone.
+pub fn resident(pid: u32, shared: u64) -> u64 {
     let Ok(text) = fs::read_to_string(format!("/proc/{pid}/statm")) else { return 0 };
     let pages = text.split_ascii_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
-    // The zygote has moved as much as this process, which runs the same program.
-    let code = u64::try_from(text::moved()).unwrap_or(0);
     // x86-64 and arm64 Nitro kernels have pages of 4 KiB.
-    pages.saturating_mul(4096).saturating_sub(code).div_ceil(BUCKET) * BUCKET
+    pages.saturating_mul(4096).saturating_sub(shared).div_ceil(BUCKET) * BUCKET
 }
 
 #[cfg(test)]
@@ -53,9 +50,10 @@ mod tests {
     fn reads_this_machine() {
         let memory = Memory::sample().unwrap();
         assert!(memory.total > memory.available && memory.available > 0);
-        let own = resident(std::process::id());
-        assert!(own > 0 && own.is_multiple_of(BUCKET));
-        assert_eq!(resident(u32::MAX), 0);
+        let own = resident(std::process::id(), 0);
+        assert!(own > BUCKET && own.is_multiple_of(BUCKET));
+        assert_eq!(resident(u32::MAX, 0), 0);
+        assert!(resident(std::process::id(), own - BUCKET) <= own / 2);
     }
 
     #[test]

@@ -414,8 +414,9 @@ impl Shell {
             self.memory = memory;
             self.event(Event::Memory { total: memory.total, available: memory.available });
         }
+        let shared = self.zygote.get_ref().shared_bytes();
         for (slot, pid) in self.router.to_weigh() {
-            self.router.weighed(slot, memory::resident(pid));
+            self.router.weighed(slot, memory::resident(pid, shared));
         }
         for slot in self.managers.lingering(self.clock.monotonic()) {
             self.event(Event::Broken { slot });

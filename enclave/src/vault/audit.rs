@@ -1,9 +1,22 @@
 //! The audit ring: the last 1,024 entries of a hash chain that goes back to the vault's creation.
 
 use casemate_protocol::limits::{AUDIT_ENTRIES, PAGE_ENTRIES};
-use casemate_protocol::reply::{Answer, AuditEntry};
+use casemate_protocol::reply::{Answer, AuditEntry, AuditEvent};
+use minicbor::{Decode, Encode};
 
 use super::ring::Ring;
+
+/// An entry to be: it waits for the next version.
+#[derive(Debug, Clone, Encode, Decode)]
+#[cbor(map)]
+pub struct Noted {
+    /// The device's static key.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub device: [u8; 32],
+    /// What was done.
+    #[n(1)]
+    pub event: AuditEvent,
+}
 
 /// The kept end of the chain.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -84,8 +97,6 @@ impl AuditRing {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use casemate_protocol::reply::AuditEvent;
-
     use super::*;
 
     pub(in super::super) fn entries(numbers: [u64; 3]) -> Vec<AuditEntry> {

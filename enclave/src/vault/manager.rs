@@ -20,6 +20,7 @@ use casemate_protocol::session::{Responder, SessionError, public_key};
 use casemate_protocol::statement::Credentials;
 use zeroize::Zeroizing;
 
+use super::audit::Noted;
 use super::chain;
 use super::entrant::Entrant;
 use super::execute::{self, Context};
@@ -108,9 +109,9 @@ pub struct Manager<'a> {
     /// The same, taken up.
     pub(super) held: Option<Held>,
     pub(super) queue: VecDeque<Pending>,
-    pending_audit: Vec<([u8; 32], AuditEvent)>,
+    pub(super) pending_audit: Vec<Noted>,
     /// Of these, the ones in the version that is on its way.
-    audit_in_flight: Vec<([u8; 32], AuditEvent)>,
+    audit_in_flight: Vec<Noted>,
     stopping: bool,
     pub(super) parks: bool,
     pub(super) out: Vec<FromManager>,
@@ -380,7 +381,7 @@ impl<'a> Manager<'a> {
     /// Remembers an audit entry for the next version. A flood of refusals cannot make memory grow.
     pub(super) fn note(&mut self, device: [u8; 32], event: AuditEvent) {
         if self.pending_audit.len() < PENDING_AUDIT {
-            self.pending_audit.push((device, event));
+            self.pending_audit.push(Noted { device, event });
         }
     }
 
@@ -456,7 +457,7 @@ impl<'a> Manager<'a> {
             self.answer_callers(callers);
         } else {
             self.audit_in_flight = mem::take(&mut self.pending_audit);
-            for (device, event) in &self.audit_in_flight {
+            for Noted { device, event } in &self.audit_in_flight {
                 overlay.audit(&self.context(*device), *event, None);
             }
             self.send_version(vault, overlay, tombstone, callers);
@@ -509,7 +510,7 @@ impl<'a> Manager<'a> {
             CommitResult::NotSent => {
                 // The version is not made after all; what it was to tell waits for the next.
                 let later = mem::replace(&mut self.pending_audit, mem::take(&mut self.audit_in_flight));
-                for (device, event) in later {
+                for Noted { device, event } in later {
                     self.note(device, event);
                 }
                 let created = vault.version() > 0;

@@ -27,6 +27,7 @@ use casemate_protocol::secret::Secret;
 use minicbor::{Decode, Encode};
 use zeroize::Zeroizing;
 
+use super::audit::Noted;
 use super::body::Snapshot;
 use super::sessions::Session;
 use crate::outside::Randomness;
@@ -107,6 +108,9 @@ pub(super) struct Parked {
     /// The sessions.
     #[n(2)]
     pub(super) sessions: Vec<Session>,
+    /// What the next version's audit entries tell of beside its changes.
+    #[n(3)]
+    pub(super) noted: Vec<Noted>,
 }
 
 impl fmt::Debug for Parked {
@@ -223,7 +227,7 @@ mod tests {
 
     fn parked() -> Parked {
         let head = Head { version: 7, hash: [1; 32], tag: [2; 32] };
-        Parked { root: Secret::new(vec![3; 32]), head, sessions: Vec::new() }
+        Parked { root: Secret::new(vec![3; 32]), head, sessions: Vec::new(), noted: Vec::new() }
     }
 
     fn whole() -> Whole {

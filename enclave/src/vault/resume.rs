@@ -7,6 +7,7 @@ use casemate_protocol::head::Head;
 use casemate_protocol::link::VersionObject;
 use zeroize::Zeroizing;
 
+use super::audit::Noted;
 use super::chain::{self, ChainError};
 use super::cipher::RootKey;
 use super::entrant::Entrant;
@@ -33,6 +34,7 @@ impl Manager<'_> {
         let Some(root) = RootKey::from_secret(self.vault, &parked.root) else { return };
         self.held = Some(Held { root, head: parked.head, whole });
         self.sessions.resume(parked.sessions);
+        parked.noted.into_iter().for_each(|Noted { device, event }| self.note(device, event));
     }
 
     /// A frame of a parked session has opened: goes on with the vault as it was left, or asks for it.
@@ -81,7 +83,8 @@ impl Manager<'_> {
             }
             (_, None) => return,
         };
-        let sealed = key.seal(&Parked { root, head, sessions }, whole.as_ref(), self.randomness);
+        let noted = mem::take(&mut self.pending_audit);
+        let sealed = key.seal(&Parked { root, head, sessions, noted }, whole.as_ref(), self.randomness);
         self.out.push(FromManager::Parked { sealed, is_whole: whole.is_some() });
     }
 

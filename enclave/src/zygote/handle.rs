@@ -88,6 +88,7 @@ pub struct Zygote {
     process: Child,
     layers: Vec<Layer>,
     absent: Vec<Layer>,
+    shared_bytes: u64,
     waiting: Mutex<Waiting>,
 }
 
@@ -117,8 +118,8 @@ impl Zygote {
             .process_group(0)
             .spawn()
             .map_err(ZygoteError::Exec)?;
-        let mut zygote =
-            Self { control, process, layers: options.layers(), absent: Vec::new(), waiting: Mutex::default() };
+        let (layers, waiting) = (options.layers(), Mutex::default());
+        let mut zygote = Self { control, process, layers, absent: Vec::new(), shared_bytes: 0, waiting };
         zygote.begin(options)?;
         Ok(zygote)
     }
@@ -127,7 +128,7 @@ impl Zygote {
         let deadline = Instant::now() + START_DEADLINE;
         self.queue(Command::Configure(options.clone()), None)?;
         match self.wait(deadline)? {
-            Event::Ready(absent) => self.absent = absent,
+            Event::Ready { absent, shared_bytes } => (self.absent, self.shared_bytes) = (absent, shared_bytes),
             Event::LayerFailed(failure) => return Err(probe::not_in_force(failure)),
             _ => return Err(ZygoteError::Protocol),
         }
@@ -192,7 +193,7 @@ impl Zygote {
                 Event::Exited { slot, status } => ZygoteEvent::Exited { slot, status },
                 // Said so that each command has an event, after which the next one is sent.
                 Event::Killing | Event::NothingToKill => continue,
-                Event::Ready(_) | Event::LayerFailed(_) => return Err(ZygoteError::Protocol),
+                Event::Ready { .. } | Event::LayerFailed(_) => return Err(ZygoteError::Protocol),
             }));
         }
     }
@@ -205,6 +206,11 @@ impl Zygote {
     /// Layers that were not waived and are not in force, for want of a controller.
     pub fn layers_absent(&self) -> &[Layer] {
         &self.absent
+    }
+
+    /// Code and constants in memory that all vault-managers have in common, counted for each of them by the kernel.
+    pub const fn shared_bytes(&self) -> u64 {
+        self.shared_bytes
     }
 
     /// The zygote's process id.

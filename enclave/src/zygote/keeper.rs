@@ -22,7 +22,7 @@ use super::message::{Command, Event, MESSAGE_BYTES};
 use super::process::{self, CloneError, Reap, Side};
 use crate::sandbox::{self, FilterError, Sandbox, SandboxOptions, Unprepared};
 use crate::system::OsRandomness;
-use crate::text::{move_text, protect_addresses};
+use crate::text;
 use crate::vault::parking::ParkingSecret;
 
 /// The zygote's name in `ps`; its children carry their own.
@@ -84,7 +84,7 @@ fn serve(rehearse: fn(), run_manager: Manager) -> Result<(), KeeperError> {
     sandbox::close_from(3)?;
     prctl::set_name(NAME)?;
     sandbox::not_dumpable()?;
-    protect_addresses()?;
+    text::protect_addresses()?;
     // Beside the end of the control socket: this one works also when the zygote is stuck.
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     let signals = process::zygote_signals()?;
@@ -92,7 +92,7 @@ fn serve(rehearse: fn(), run_manager: Manager) -> Result<(), KeeperError> {
 
     // So that children have it from their first instruction; before the control group counts for them. Without it they are slower, and that
     // is all.
-    if let Err(errno) = move_text() {
+    if let Err(errno) = text::move_text() {
         let _ = writeln!(io::stderr(), "vault-manager: the program stays where it is: {errno}");
     }
 
@@ -108,7 +108,8 @@ fn serve(rehearse: fn(), run_manager: Manager) -> Result<(), KeeperError> {
     };
     let children = Children::new()?;
     rehearse();
-    let ready = Event::Ready(sandbox.absent().to_vec());
+    let shared_bytes = u64::try_from(text::moved()).unwrap_or(u64::MAX);
+    let ready = Event::Ready { absent: sandbox.absent().to_vec(), shared_bytes };
     let parking_secret = ParkingSecret::random(&OsRandomness);
     let mut keeper = Keeper { control, options, sandbox, children, run_manager, parking_secret, look_at: None };
     let served = keeper.tell(&ready).and_then(|()| keeper.keep(&deaths));

@@ -113,8 +113,11 @@ impl Command {
 /// Zygote to supervisor. Every command but the first has at least one event, so that events alone can pace the queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Event {
-    /// Configured; the layers that are absent for want of a controller.
-    Ready(Vec<Layer>),
+    /// Configured; the layers that are absent for want of a controller, and how much memory each child has in common with all others.
+    Ready {
+        absent: Vec<Layer>,
+        shared_bytes: u64,
+    },
     /// Not configured: this layer cannot be made, or did not take effect. The zygote ends.
     LayerFailed(LayerFailure),
     Spawned {
@@ -140,7 +143,9 @@ impl Event {
     pub(super) fn write(&self) -> [u8; MESSAGE_BYTES] {
         let words = Words::default();
         match *self {
-            Self::Ready(ref absent) => Words { tag: 1, b: u64::from(Layer::to_bits(absent)), ..words },
+            Self::Ready { ref absent, shared_bytes } => {
+                Words { tag: 1, b: u64::from(Layer::to_bits(absent)), c: shared_bytes, ..words }
+            }
             Self::LayerFailed(failure) => Words { tag: 7, ..failure_words(failure) },
             Self::Spawned { slot, pid, micros } => {
                 Words { tag: 2, a: slot.0, b: u64::from(pid.unsigned_abs()), c: u64::from(micros), ..words }
@@ -165,7 +170,7 @@ impl Event {
         let words = Words::read(bytes)?;
         let slot = Slot(words.a);
         Some(match words.tag {
-            1 => Self::Ready(Layer::from_bits(u32::try_from(words.b).ok()?)),
+            1 => Self::Ready { absent: Layer::from_bits(u32::try_from(words.b).ok()?), shared_bytes: words.c },
             2 => Self::Spawned { slot, pid: Words::number(words.b)?, micros: u32::try_from(words.c).ok()? },
             3 => Self::SpawnFailed { slot, errno: Errno::from_raw(Words::number(words.b)?) },
             4 => Self::Exited {
@@ -238,8 +243,8 @@ mod tests {
             [ExitKind::Code(255), ExitKind::Signal(64), ExitKind::SandboxKilled, ExitKind::LayerFailed(Layer::Seccomp)];
         let failure = |errno| LayerFailure { layer: Layer::Uid, errno };
         let others = [
-            Event::Ready(Vec::new()),
-            Event::Ready(vec![Layer::Cgroup]),
+            Event::Ready { absent: Vec::new(), shared_bytes: 0 },
+            Event::Ready { absent: vec![Layer::Cgroup], shared_bytes: u64::MAX },
             Event::LayerFailed(failure(Some(Errno::EPERM))),
             Event::LayerFailed(failure(None)),
             Event::Spawned { slot, pid: i32::MAX, micros: 300 },

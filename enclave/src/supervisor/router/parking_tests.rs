@@ -107,6 +107,28 @@ fn a_frame_that_does_not_open_uses_up_nothing() {
     }
 }
 
+/// Attack: a forged frame just before one of the device's own.
+#[test]
+fn a_frame_that_comes_while_a_process_ends_waits_for_the_next() {
+    let mut stage = stage();
+    stage.open(vault(1));
+    push_out(&mut stage, vault(1), vault(2), b"sealed");
+    let forged = stage.request(vault(1), Sealed);
+    let slot = stage.slot(vault(1));
+    stage.event(Event::Spawned { slot, pid: 7 });
+    stage.from(slot, FromManager::Ready { static_key: [8; 32] });
+    stage.from(slot, FromManager::Noticed(Notice::BadFrame));
+    stage.from(slot, FromManager::Reply { id: forged, frame: vec![0] });
+    assert!(stage.is_killed(slot));
+    let unknown = stage.request_in(vault(1), Sealed, Some([77; 16]), Duration::from_secs(10));
+    assert_eq!(stage.refusal(unknown), Some(ErrorCode::SessionUnknown));
+    let own = stage.request(vault(1), Sealed);
+    assert_eq!(stage.refusal(own), None);
+    stage.event(Event::Exited { slot, exit: ManagerExit::Signal(9) });
+    assert_eq!(handed(&stage), Some((Newest::NotAsked, Some(b"sealed".to_vec()))));
+    assert!(is_given(&stage, own));
+}
+
 #[test]
 fn a_process_that_never_says_anything_has_a_second() {
     let mut stage = stage();

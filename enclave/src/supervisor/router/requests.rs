@@ -58,12 +58,15 @@ impl Router {
         out: &mut Vec<Action>,
     ) {
         let queue = self.limits.queue;
+        // Attack stopped: a forged frame, for which a process comes and ends, just before one of the device's own.
+        let ending = self.slots.get(slot_id).filter(|slot| slot.is_ending()).map(|slot| slot.vault);
+        let waits_for_next = ending.is_some_and(|vault| self.can_resume(vault, pending.session, now));
         let Some(slot) = self.touch(slot_id) else {
             let retry_ms = self.retry_ms();
             return self.refuse(id, Refusal::retry(ErrorCode::Unavailable, retry_ms), out);
         };
         match pending.session {
-            Some(session) if !slot.takes(&session, now) => return self.session_unknown(id, out),
+            Some(session) if !waits_for_next && !slot.takes(&session, now) => return self.session_unknown(id, out),
             Some(_) => {}
             None => {
                 if let Err(wait) = slot.hellos.take(now) {

@@ -296,6 +296,11 @@ impl Slot {
         }
     }
 
+    /// Whether the process answers nothing any more: it was killed, or is gone.
+    pub(super) const fn is_ending(&self) -> bool {
+        matches!(self.state, State::Closing(Closing::Killed | Closing::Exited))
+    }
+
     /// Whether a frame under this name may wait here or be passed on. Attack stopped: frames that would wake the process, under names that
     /// it never gave out or has seen abused.
     pub(super) fn takes(&self, session: &SessionId, now: Duration) -> bool {

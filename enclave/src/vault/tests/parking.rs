@@ -6,7 +6,8 @@ use casemate_protocol::error::ErrorCode;
 use casemate_protocol::frame::{DeviceFrame, SealedRun, VaultFrame};
 use casemate_protocol::limits;
 use casemate_protocol::link::VersionObject;
-use casemate_protocol::request::request_hash;
+use casemate_protocol::reply::{Answer, AuditEvent};
+use casemate_protocol::request::{Operation, request_hash};
 use casemate_protocol::session::Initiator;
 
 use super::harness::{Device, Node, World, code, get, put, value};
@@ -91,6 +92,31 @@ fn the_history_goes_on_where_it_was_left() {
         assert_eq!(value(device.ask(&mut elsewhere, get(&name))), round.to_string().as_bytes());
     }
     assert!(elsewhere.notices.is_empty());
+}
+
+/// Who has come and who was refused waits for the next version to be told of, whichever process writes it.
+#[test]
+fn what_is_to_be_audited_goes_over() {
+    for large in [false, true] {
+        let world = World::new();
+        let (mut node, mut device) = world.created();
+        if large {
+            make_large(&mut node, &mut device);
+        }
+        let mut twin = device.clone_at(&node);
+        twin.connect(&mut node, None).unwrap();
+        for _ in 0..2 {
+            node.tell(ToManager::Stop { park: true });
+            assert_eq!(node.parked_whole, !large);
+            node = world.resumed(&node);
+            device.ask(&mut node, get("nothing")).unwrap_err();
+        }
+        device.ask(&mut node, put("name", b"value")).unwrap();
+        let audit = Operation::Audit { after: None };
+        let Ok(Answer::Audit { entries, .. }) = device.ask(&mut node, audit) else { panic!("no audit") };
+        let count = |event| entries.iter().filter(|entry| entry.event == event).count();
+        assert_eq!((count(AuditEvent::SessionOpened), count(AuditEvent::Refused)), (1, 0));
+    }
 }
 
 /// What was parked whole is what a resident would have: who knows of a newer version makes it read the store, and no version is written
@@ -327,7 +353,7 @@ fn a_vault_that_was_deleted_meanwhile_says_so() {
     let world = World::new();
     let (node, mut device) = parked_without_its_state(&world);
     let (mut elsewhere, mut twin) = elsewhere(&world, &node, &device);
-    twin.ask(&mut elsewhere, casemate_protocol::request::Operation::DeleteVault).unwrap();
+    twin.ask(&mut elsewhere, Operation::DeleteVault).unwrap();
     let mut next = world.resumed(&node);
     assert_eq!(code(device.ask(&mut next, get("name"))), ErrorCode::Deleted);
     // Whoever comes by a handshake sees the tombstone first; nothing of what was parked is taken up then.

@@ -15,7 +15,7 @@ use crate::owner::Owner;
 const RATE: u32 = 10_000;
 /// Reads of one turn.
 const TURN: u32 = 2_000;
-/// How long an attack is on before it counts.
+/// How long an attack is on, or over, before it counts.
 const SETTLE: Duration = Duration::from_millis(500);
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -38,10 +38,11 @@ pub(super) async fn measure(rounds: u32) -> Result<Vec<Row>> {
     let (mut calm, mut nobody) = (Samples::default(), Samples::default());
     let mut attacks = Attack::ALL.map(|attack| (attack, Samples::default()));
     for _ in 0..=rounds {
+        tokio::time::sleep(SETTLE).await;
         turn(&mut calm).await?;
         for (attack, under_attack) in &mut attacks {
             {
-                let _flood = Flood::elsewhere(&node.nats_url(), RATE);
+                let _flood = Flood::elsewhere(&node.nats_url(), *attack, RATE);
                 tokio::time::sleep(SETTLE).await;
                 turn(&mut nobody).await?;
             }

@@ -100,10 +100,10 @@ impl Flood {
         Self::begin_at(nats, Subjects::default().vault(vault), attack.frames(session), rate)
     }
 
-    /// The same number of frames of the same size at a subject that nobody listens to: what a flood costs on this machine although no node
+    /// The same frames at a subject that nobody listens to: what a flood costs on this machine although no node
     /// has anything to do with it.
-    pub fn elsewhere(nats: &str, rate: u32) -> Self {
-        Self::begin_at(nats, NOWHERE.to_owned(), Attack::UnknownSession.frames(SessionId::default()), rate)
+    pub fn elsewhere(nats: &str, attack: Attack, rate: u32) -> Self {
+        Self::begin_at(nats, NOWHERE.to_owned(), attack.frames(SessionId::default()), rate)
     }
 
     fn begin_at(nats: &str, subject: String, frames: Vec<Bytes>, rate: u32) -> Self {
