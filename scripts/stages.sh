@@ -216,22 +216,9 @@ stage_image() {
     has_emulator
     build_image
     build_test_image
-    emulated on_emulator run_programs '^/tests/e2e$' '^image$' --test-threads=1 --nocapture || failed=1
-    emulated in_guest '^promises$' main_job restarts kms_is_called_once || failed=1
+    on_emulator run_programs '^/tests/e2e$' '^image$' --test-threads=1 --nocapture || failed=1
+    in_guest '^promises$' main_job restarts kms_is_called_once || failed=1
     return "$failed"
-}
-
-# emulated COMMAND...: runs it, and again, twice at most, when it failed and the emulator said that its own security module broke down: in
-# one boot of a hundred it looks for a request's second buffer before the guest has queued it, and answers nothing from then on.
-emulated() {
-    local attempt output=$logs/emulated.log
-    for attempt in 1 2 3; do
-        if "$@" >"$output" 2>&1; then cat "$output" && return 0; fi
-        if ((attempt == 3)) || ! grep -q 'Expected response buffer after request buffer' "$output"; then break; fi
-        warn "the emulator's security module broke down; once more"
-    done
-    cat "$output"
-    return 1
 }
 
 # on_emulator COMMAND...: runs it where tests find emulator and images.
