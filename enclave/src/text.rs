@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use libc::{PF_W, PF_X, PT_GNU_RELRO, PT_LOAD, dl_phdr_info};
 use nix::errno::Errno;
-
 use nix::sys::mman::{MRemapFlags, MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, mprotect, mremap, munmap};
 
 const PAGE: usize = 4096;
@@ -329,16 +328,25 @@ mod tests {
     /// In a child, because the test's own process has many threads.
     #[test]
     fn a_program_runs_on_in_its_own_memory() {
+        assert!(holds_in_a_child(it_runs_on));
+    }
+
+    #[test]
+    fn bytes_stay_what_they_are() {
+        assert!(holds_in_a_child(|| bytes_stay().unwrap_or(false)));
+    }
+
+    fn holds_in_a_child(check: impl FnOnce() -> bool) -> bool {
         use nix::sys::wait::{WaitStatus, waitpid};
         use nix::unistd::{ForkResult, fork};
         // SAFETY: the child looks at its own mappings and leaves; it allocates, which this allocator can do after a fork.
         match unsafe { fork() }.unwrap() {
             ForkResult::Child => {
-                let code = i32::from(!it_runs_on());
+                let code = i32::from(!check());
                 // SAFETY: leaves without the runtime's farewells.
                 unsafe { libc::_exit(code) }
             }
-            ForkResult::Parent { child } => assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0))),
+            ForkResult::Parent { child } => waitpid(child, None) == Ok(WaitStatus::Exited(child, 0)),
         }
     }
 
@@ -368,34 +376,38 @@ mod tests {
             && std::hint::black_box(CONSTANTS).iter().sum::<u64>() == 17
     }
 
-    /// One page of code and one of constants, moved whatever they are made of.
-    #[test]
-    fn bytes_stay_what_they_are() {
-        let scratch = |length: usize| {
-            let (length, access) = (NonZeroUsize::new(length).unwrap(), ProtFlags::PROT_READ | ProtFlags::PROT_WRITE);
-            // SAFETY: a new mapping.
-            unsafe { mmap_anonymous(None, length, access, MapFlags::MAP_PRIVATE) }.unwrap()
-        };
-        let from = scratch(4 * HUGE_PAGE);
-        let start = from.addr().get().next_multiple_of(HUGE_PAGE);
-        let end = start + 2 * HUGE_PAGE;
-        // SAFETY: inside the mapping made above.
-        let bytes = unsafe { from.byte_add(start - from.addr().get()).cast::<u8>() };
-        for at in (0..end - start).step_by(PAGE) {
+    /// Two huge pages of code, of which the first page and the last are nobody's.
+    fn bytes_stay() -> nix::Result<bool> {
+        let room = NonZeroUsize::new(4 * HUGE_PAGE).ok_or(Errno::EINVAL)?;
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping.
+        let from = unsafe { mmap_anonymous(None, room, access, MapFlags::MAP_PRIVATE)? };
+        let first = from.addr().get().next_multiple_of(HUGE_PAGE);
+        let last = first + 2 * HUGE_PAGE;
+        let part = Part { first, start: first + PAGE, end: last - PAGE, last, is_code: true };
+        let content = |at: usize| (at / PAGE % 251).to_le_bytes()[0];
+        for at in (first..last).step_by(PAGE) {
             // SAFETY: inside the mapping, which is writable.
-            unsafe { bytes.add(at).write(u8::try_from(at / PAGE % 251).unwrap()) };
+            unsafe { ptr::with_exposed_provenance_mut::<u8>(at).write(content(at)) };
         }
-        // Its first page and its last are nobody's.
-        for gap in [start, end - PAGE].map(|gap| NonNull::new(ptr::with_exposed_provenance_mut(gap)).unwrap()) {
+        for gap in [part.first, part.end] {
+            let gap = NonNull::new(ptr::with_exposed_provenance_mut(gap)).ok_or(Errno::EINVAL)?;
             // SAFETY: inside the mapping, into which nothing points.
-            unsafe { munmap(gap, PAGE) }.unwrap();
+            unsafe { munmap(gap, PAGE)? };
         }
-        replace(Part { first: start, start: start + PAGE, end: end - PAGE, last: end, is_code: true }).unwrap();
-        for at in (PAGE..end - start - PAGE).step_by(PAGE) {
-            // SAFETY: mapped before and after.
-            assert_eq!(usize::from(unsafe { bytes.add(at).read() }), at / PAGE % 251);
-        }
-        assert_eq!(Gap::reserve(start + PAGE, end).err(), Some(Errno::EEXIST), "what stands somewhere stays there");
+        let is_moved = replace(part)?;
+        // SAFETY: of pages that are mapped.
+        let read = |at: usize| unsafe { ptr::with_exposed_provenance::<u8>(at).read() };
+        let same = (part.start..part.end).step_by(PAGE).all(|at| read(at) == content(at));
+        // What was reserved is kept, and holds no code, or given back.
+        let gaps = [(part.first, part.start), (part.end, part.last)];
+        let filled = |at: usize| read(at) == NO_CODE && read(at + PAGE - 1) == NO_CODE;
+        let kept = |(from, to): (usize, usize)| match Gap::reserve(from, to) {
+            Ok(_) => !is_moved,
+            Err(errno) => is_moved && errno == Errno::EEXIST && filled(from),
+        };
+        let taken = Gap::reserve(part.start, part.last).err() == Some(Errno::EEXIST);
+        Ok(same && gaps.into_iter().all(kept) && taken)
     }
 
     #[test]

@@ -38,6 +38,10 @@ pub const BUCKET: u64 = 64 * 1024;
 pub fn resident(pid: u32, shared: u64) -> u64 {
     let Ok(text) = fs::read_to_string(format!("/proc/{pid}/statm")) else { return 0 };
     let pages = text.split_ascii_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
+    buckets(pages, shared)
+}
+
+fn buckets(pages: u64, shared: u64) -> u64 {
     // x86-64 and arm64 Nitro kernels have pages of 4 KiB.
     pages.saturating_mul(4096).saturating_sub(shared).div_ceil(BUCKET) * BUCKET
 }
@@ -51,9 +55,18 @@ mod tests {
         let memory = Memory::sample().unwrap();
         assert!(memory.total > memory.available && memory.available > 0);
         let own = resident(std::process::id(), 0);
-        assert!(own > BUCKET && own.is_multiple_of(BUCKET));
+        assert!(own > 0 && own.is_multiple_of(BUCKET));
         assert_eq!(resident(u32::MAX, 0), 0);
-        assert!(resident(std::process::id(), own - BUCKET) <= own / 2);
+    }
+
+    #[test]
+    fn what_all_have_in_common_is_nobodys() {
+        let shared = 8 << 20;
+        let pages = |bytes: u64| bytes / 4096;
+        assert_eq!(buckets(pages(shared + BUCKET), shared), BUCKET);
+        assert_eq!(buckets(pages(shared) + 1, shared), BUCKET, "rounded up");
+        assert_eq!(buckets(pages(shared) - 1, shared), 0);
+        assert_eq!(buckets(pages(BUCKET), 0), BUCKET);
     }
 
     #[test]

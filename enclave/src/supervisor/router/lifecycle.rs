@@ -152,7 +152,7 @@ impl Router {
 
     pub(super) fn manager_said(&mut self, slot_id: SlotId, message: FromManager, now: Duration, out: &mut Vec<Action>) {
         let Some(slot) = self.touch(slot_id) else { return };
-        if matches!(slot.state, State::Closing(Closing::Killed | Closing::Exited)) {
+        if slot.is_ending() {
             return;
         }
         match message {
@@ -257,7 +257,7 @@ impl Router {
     /// Ends a process now. Its callers are told: those whose request it never got by `refusal`, if there is one.
     pub(super) fn kill(&mut self, slot_id: SlotId, refusal: Option<&Refusal>, out: &mut Vec<Action>) {
         let Some(slot) = self.touch(slot_id) else { return };
-        if matches!(slot.state, State::Closing(Closing::Killed | Closing::Exited)) {
+        if slot.is_ending() {
             return;
         }
         self.end(slot_id, Closing::Killed, refusal, out);

@@ -8,7 +8,7 @@ use casemate_protocol::link::{LogEvent, LogLevel};
 use casemate_protocol::stage::Stage as Timed;
 
 use super::event::{Action, Loaded, Op, SlotId, StoreFailed, VaultKey};
-use super::slot::{Closing, HalfOpen, Handed, OPENING_LIMIT, Opening, OpeningStep, STOP_LIMIT, State};
+use super::slot::{HalfOpen, Handed, OPENING_LIMIT, Opening, OpeningStep, STOP_LIMIT, State};
 use super::{GENERATION, Router, log, milliseconds};
 use crate::ipc::{Notice, ToManager};
 
@@ -243,7 +243,7 @@ impl Router {
     /// Tells a process that its vault is not opened. A half-open one keeps only the time that it needs to tell its callers.
     fn refuse_open(&mut self, slot_id: SlotId, refusal: Refusal, now: Duration, out: &mut Vec<Action>) {
         let Some(slot) = self.touch(slot_id) else { return };
-        if matches!(slot.state, State::Closing(Closing::Killed | Closing::Exited)) {
+        if slot.is_ending() {
             return;
         }
         slot.released = now;

@@ -12,6 +12,7 @@ use casemate_protocol::session::Initiator;
 
 use super::harness::{Device, Node, World, code, get, put, value};
 use crate::ipc::{Newest, Notice, ToManager};
+use crate::vault::parking::{PARKED_BYTES, WHOLE_BYTES};
 
 impl World {
     fn resumed(&self, node: &Node<'_>) -> Node<'_> {
@@ -92,6 +93,23 @@ fn the_history_goes_on_where_it_was_left() {
         assert_eq!(value(device.ask(&mut elsewhere, get(&name))), round.to_string().as_bytes());
     }
     assert!(elsewhere.notices.is_empty());
+}
+
+/// As much as there can be of everything: the supervisor takes it for an attack above its bound, and a vault's sessions would be lost.
+#[test]
+fn the_most_that_is_parked_is_within_the_bound() {
+    let world = World::new();
+    let (mut node, mut device) = world.created();
+    for (name, bytes) in [("one", limits::SECRET_BYTES), ("two", limits::SECRET_BYTES), ("three", WHOLE_BYTES / 4)] {
+        device.ask(&mut node, put(name, &vec![7; bytes])).unwrap();
+    }
+    // Each leaves a session, and an entry that waits for the next version.
+    for _ in 0..40 {
+        device.clone_at(&node).connect(&mut node, None).unwrap();
+    }
+    node.tell(ToManager::Stop { park: true });
+    let sealed = node.parked.as_ref().map_or(0, Vec::len);
+    assert!(node.parked_whole && sealed > WHOLE_BYTES * 9 / 10 && sealed <= PARKED_BYTES, "{sealed} bytes");
 }
 
 /// Who has come and who was refused waits for the next version to be told of, whichever process writes it.

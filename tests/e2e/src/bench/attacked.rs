@@ -1,4 +1,5 @@
-//! A vault's reads while another vault of the node is thrown bad frames, beside the same reads while nobody is, in turns.
+//! A vault's reads while another vault of the node is thrown bad frames, beside the same reads in calm and while the same frames go where
+//! nobody listens, in turns.
 
 use std::time::Duration;
 
@@ -19,8 +20,8 @@ const TURN: u32 = 2_000;
 const SETTLE: Duration = Duration::from_millis(500);
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// The time within which 99 in 100 reads are answered, in microseconds: for each kind of attack, beside the same flood at a subject where
-/// nobody listens, because whoever receives it, sending it takes processors from everybody; and for that flood, beside the calm.
+/// The time within which 99 in 100 reads are answered, in microseconds: for each kind of attack, beside the calm and beside the same flood at
+/// a subject where nobody listens, because whoever receives it, sending it takes processors from everybody; and for that flood.
 pub(super) async fn measure(rounds: u32) -> Result<Vec<Row>> {
     let node = Node::start_with(super::LIMITS);
     let neighbour = Maker::new(&node).await?.create().await?;
@@ -53,17 +54,22 @@ pub(super) async fn measure(rounds: u32) -> Result<Vec<Row>> {
             turn(under_attack).await?;
         }
     }
-    let each = attacks
-        .map(|(attack, under_attack)| Row::figure(row(attack), Unit::Microseconds, under_attack.p99(), nobody.p99()));
-    let flood = Row::figure("attacked_nobody", Unit::Microseconds, nobody.p99(), calm.p99());
-    Ok(each.into_iter().chain([flood]).flatten().collect())
+    let figure =
+        |name, samples: &Samples, beside: &Samples| Row::figure(name, Unit::Microseconds, samples.p99(), beside.p99());
+    let flood = figure("attacked_nobody", &nobody, &calm);
+    let each = attacks.iter().flat_map(|(attack, under_attack)| {
+        let [name, beside_nobody] = rows(*attack);
+        [figure(name, under_attack, &calm), figure(beside_nobody, under_attack, &nobody)]
+    });
+    Ok(each.chain([flood]).flatten().collect())
 }
 
-const fn row(attack: Attack) -> &'static str {
+/// The names of an attack's rows: beside the calm, and beside the flood that nobody receives.
+const fn rows(attack: Attack) -> [&'static str; 2] {
     match attack {
-        Attack::Malformed => "attacked_neighbour_malformed",
-        Attack::Forged => "attacked_neighbour_forged",
-        Attack::UnknownSession => "attacked_neighbour_unknown",
-        Attack::Unfinished => "attacked_neighbour_unfinished",
+        Attack::Malformed => ["attacked_neighbour_malformed", "attacked_malformed_beside_nobody"],
+        Attack::Forged => ["attacked_neighbour_forged", "attacked_forged_beside_nobody"],
+        Attack::UnknownSession => ["attacked_neighbour_unknown", "attacked_unknown_beside_nobody"],
+        Attack::Unfinished => ["attacked_neighbour_unfinished", "attacked_unfinished_beside_nobody"],
     }
 }
