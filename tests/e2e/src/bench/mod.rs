@@ -137,7 +137,7 @@ fn measure_alone(runtime: &Runtime, rounds: u32, groups: &[Group]) -> Result<Vec
         rows.extend(runtime.block_on(attacked::measure(rounds))?);
     }
     if groups.contains(&Group::Overload) {
-        rows.extend(runtime.block_on(overload::measure())?);
+        rows.extend(runtime.block_on(overload::measure(rounds))?);
     }
     Ok(rows)
 }

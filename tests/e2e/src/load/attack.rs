@@ -1,16 +1,17 @@
 //! What anybody with access to NATS can throw at a vault whose name he knows.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use casemate_protocol::frame::{DeviceFrame, SealedRun, SessionId};
 use casemate_protocol::id::VaultId;
 use casemate_protocol::limits::{DEADLINE_DEFAULT, SESSION_MESSAGES};
 use casemate_protocol::subject::Subjects;
 
+use super::wire::Publisher;
 use crate::chaos::dice::Dice;
 
 /// Frames that differ; they take turns.
@@ -50,7 +51,7 @@ impl Attack {
     }
 
     /// Frames of this kind. `session` is one that the vault knows.
-    fn frames(self, session: SessionId) -> Vec<Bytes> {
+    fn frames(self, session: SessionId) -> Vec<Vec<u8>> {
         let frame = |number| {
             let mut dice = Dice::new(number, &[]);
             let frame = match self {
@@ -64,7 +65,7 @@ impl Attack {
             };
             frame.encode(DEADLINE_DEFAULT)
         };
-        (0..FRAMES).map(|number| frame(number).into()).collect()
+        (0..FRAMES).map(frame).collect()
     }
 }
 
@@ -106,13 +107,11 @@ impl Flood {
         Self::begin_at(nats, NOWHERE.to_owned(), attack.frames(SessionId::default()), rate)
     }
 
-    fn begin_at(nats: &str, subject: String, frames: Vec<Bytes>, rate: u32) -> Self {
+    fn begin_at(nats: &str, subject: String, frames: Vec<Vec<u8>>, rate: u32) -> Self {
         let shared = Arc::new(Shared::default());
         let (nats, theirs) = (nats.to_owned(), Arc::clone(&shared));
-        let thread = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(throw(&nats, &subject, &frames, rate, &theirs));
-        });
+        let thread =
+            thread::spawn(move || throw(&nats, &subject, &frames, rate, &theirs).expect("the connection stands"));
         Self { thread: Some(thread), shared, begun: Instant::now() }
     }
 
@@ -133,20 +132,20 @@ impl Drop for Flood {
     }
 }
 
-async fn throw(nats: &str, subject: &str, frames: &[Bytes], rate: u32, shared: &Shared) {
-    let client = async_nats::connect(nats).await.expect("NATS can be reached");
+fn throw(nats: &str, subject: &str, frames: &[Vec<u8>], rate: u32, shared: &Shared) -> io::Result<()> {
+    let mut publisher = Publisher::connect(nats)?;
     let begun = Instant::now();
-    let mut tick = tokio::time::interval(TICK);
     let mut frames = frames.iter().cycle();
+    let mut sent = 0;
     while !shared.stop.load(Ordering::Relaxed) {
-        tick.tick().await;
+        thread::sleep(TICK);
         let due = begun.elapsed().as_micros() * u128::from(rate) / 1_000_000;
-        while u128::from(shared.sent.load(Ordering::Relaxed)) < due {
-            let frame = frames.next().expect("there are frames").clone();
-            let published = client.publish_with_reply(subject.to_owned(), NOWHERE, frame).await;
-            published.expect("the connection stands");
-            shared.sent.fetch_add(1, Ordering::Relaxed);
+        while u128::from(sent) < due {
+            publisher.add(subject, NOWHERE, frames.next().expect("there are frames"));
+            sent += 1;
         }
-        client.flush().await.expect("the connection stands");
+        publisher.send()?;
+        shared.sent.store(sent, Ordering::Relaxed);
     }
+    Ok(())
 }

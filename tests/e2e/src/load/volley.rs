@@ -1,11 +1,11 @@
 //! A volley: requests sealed before, fired at a rate, and what became of each.
 
-use std::sync::Arc;
+use std::io;
+use std::net::{Shutdown, TcpStream};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use async_nats::{Client, ConnectOptions};
-use bytes::Bytes;
+use async_nats::Client;
 use casemate_client::session::Session;
 use casemate_protocol::error::{ErrorCode, Refusal};
 use casemate_protocol::frame::VaultFrame;
@@ -14,9 +14,8 @@ use casemate_protocol::limits::DEADLINE_DEFAULT;
 use casemate_protocol::request::{KeyAlgorithm, KeyPolicy, Operation};
 use casemate_protocol::secret::Secret;
 use casemate_protocol::subject::Subjects;
-use futures_util::StreamExt;
-use tokio::sync::Notify;
 
+use super::wire::{Message, Publisher, Subscriber};
 use crate::Node;
 use crate::owner::{OwnedVault, Owner};
 
@@ -48,10 +47,8 @@ const TICK: Duration = Duration::from_micros(500);
 const PATIENCE: Duration = Duration::from_secs(12);
 /// The first moments of a volley.
 const ONSET: Duration = Duration::from_millis(500);
-/// Answers that may wait in this client.
-const CAPACITY: usize = 1 << 20;
 
-/// Some vaults, each with a session that seals without asking, and a connection.
+/// Some vaults, each with a session that seals without asking.
 pub struct Volley {
     nats: String,
     client: Client,
@@ -91,6 +88,23 @@ pub struct Answers {
 }
 
 impl Answers {
+    /// What became of requests that were sent then.
+    fn of(sent: &[Duration], came: Vec<Answer>) -> Self {
+        let mut result = Self { elapsed: sent.last().copied().unwrap_or_default(), ..Self::default() };
+        result.silent = (sent.len() - came.len()) as u64;
+        for (number, at, outcome) in came {
+            let took = at.saturating_sub(sent[number]);
+            match outcome {
+                Outcome::Served if sent[number] < ONSET => result.early.push(took),
+                Outcome::Served => result.served.push(took),
+                Outcome::Busy => result.busy += 1,
+                Outcome::Refused(code) => result.refused.push(code),
+            }
+        }
+        result.served.sort_unstable();
+        result
+    }
+
     /// The time within which this share of the served was.
     pub fn quantile(&self, share: f64) -> Duration {
         #[expect(
@@ -116,8 +130,7 @@ impl Volley {
     /// # Panics
     /// When an honest node does not let them.
     pub async fn load(node: &Node, vaults: usize, work: Work) -> Self {
-        let options = ConnectOptions::new().subscription_capacity(CAPACITY);
-        let client = options.connect(node.nats_url()).await.expect("NATS can be reached");
+        let client = async_nats::connect(node.nats_url()).await.expect("NATS can be reached");
         let mut members = Vec::new();
         for _ in 0..vaults {
             let owner = Owner::new(node);
@@ -145,7 +158,7 @@ impl Volley {
     /// When NATS is gone.
     pub async fn fire(&mut self, count: usize, rate: f64) -> Answers {
         let shots = self.seal(count);
-        self.fire_shots(&shots, rate).await
+        self.fire_shots(shots, rate).await
     }
 
     /// Like [`Self::fire`], but of each `times` requests only one is for a vault. A bare responder says `busy` to the others at once, so that
@@ -160,125 +173,128 @@ impl Volley {
                 ELSEWHERE.clone_into(subject);
             }
         }
-        let bystander = Bystander::begin(&self.nats).await;
-        let answers = self.fire_shots(&shots, rate).await;
+        let bystander = Bystander::begin(&self.nats).expect("NATS is there");
+        let answers = self.fire_shots(shots, rate).await;
         drop(bystander);
         answers
     }
 
-    async fn fire_shots(&self, shots: &[(String, Bytes)], rate: f64) -> Answers {
-        let count = shots.len();
-        let inbox = self.client.new_inbox();
-        let answers = self.client.subscribe(format!("{inbox}.*")).await.expect("NATS is there");
-        let begun = Instant::now();
-        let (sent, came) = tokio::join!(self.shoot(shots, &inbox, rate, begun), collect(answers, count, begun));
-        let mut result = Answers { elapsed: sent.last().copied().unwrap_or_default(), ..Answers::default() };
-        result.silent = (count - came.len()) as u64;
-        for (number, at, answer) in came {
-            match answer {
-                Some(VaultFrame::Sealed { .. }) => {
-                    let took = at.saturating_sub(sent[number]);
-                    if sent[number] < ONSET { result.early.push(took) } else { result.served.push(took) }
-                }
-                Some(VaultFrame::Refused(refusal))
-                    if refusal.code == ErrorCode::Busy && refusal.retry_after_ms.is_some() =>
-                {
-                    result.busy += 1;
-                }
-                Some(VaultFrame::Refused(refusal)) => result.refused.push(refusal.code),
-                Some(VaultFrame::Welcome { .. }) | None => result.refused.push(ErrorCode::Malformed),
-            }
-        }
-        result.served.sort_unstable();
-        result
+    async fn fire_shots(&self, shots: Vec<Shot>, rate: f64) -> Answers {
+        let (nats, inbox) = (self.nats.clone(), self.client.new_inbox());
+        let volley = tokio::task::spawn_blocking(move || fire(&nats, &inbox, &shots, rate));
+        volley.await.expect("no panic").expect("NATS is there")
     }
 
-    fn seal(&mut self, count: usize) -> Vec<(String, Bytes)> {
+    fn seal(&mut self, count: usize) -> Vec<Shot> {
         let operation = self.work.operation();
         let members = self.members.len();
         (0..count)
             .map(|number| {
                 let member = &mut self.members[number % members];
                 let (frame, _) = member.session.seal(None, member.head, &operation).expect("the session stands");
-                (member.subject.clone(), frame.encode(DEADLINE_DEFAULT).into())
+                (member.subject.clone(), frame.encode(DEADLINE_DEFAULT))
             })
             .collect()
     }
+}
 
-    /// When each was sent.
-    async fn shoot(&self, shots: &[(String, Bytes)], inbox: &str, rate: f64, begun: Instant) -> Vec<Duration> {
-        let mut sent = Vec::with_capacity(shots.len());
-        let mut tick = tokio::time::interval(TICK);
-        while sent.len() < shots.len() {
-            tick.tick().await;
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of requests")]
-            let due = (begun.elapsed().as_secs_f64() * rate) as usize;
-            for (subject, frame) in &shots[sent.len()..due.clamp(sent.len(), shots.len())] {
-                let reply = format!("{inbox}.{}", sent.len());
-                sent.push(begun.elapsed());
-                self.client.publish_with_reply(subject.clone(), reply, frame.clone()).await.expect("NATS is there");
-            }
+/// A subject, and a frame for it.
+type Shot = (String, Vec<u8>);
+
+fn fire(nats: &str, inbox: &str, shots: &[Shot], rate: f64) -> io::Result<Answers> {
+    let subscriber = Subscriber::connect(nats, &format!("{inbox}.*"), PATIENCE)?;
+    let mut publisher = Publisher::connect(nats)?;
+    let begun = Instant::now();
+    let (sent, came) = thread::scope(|scope| {
+        let collector = scope.spawn(|| collect(subscriber, shots.len(), begun));
+        (shoot(&mut publisher, shots, inbox, rate, begun), collector.join().expect("no panic"))
+    });
+    Ok(Answers::of(&sent?, came))
+}
+
+/// When each was sent.
+fn shoot(
+    publisher: &mut Publisher,
+    shots: &[Shot],
+    inbox: &str,
+    rate: f64,
+    begun: Instant,
+) -> io::Result<Vec<Duration>> {
+    let mut sent = Vec::with_capacity(shots.len());
+    while sent.len() < shots.len() {
+        thread::sleep(TICK);
+        let now = begun.elapsed();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of requests")]
+        let due = (now.as_secs_f64() * rate) as usize;
+        for (subject, frame) in &shots[sent.len()..due.clamp(sent.len(), shots.len())] {
+            publisher.add(subject, &format!("{inbox}.{}", sent.len()), frame);
+            sent.push(now);
         }
-        sent
+        publisher.send()?;
+    }
+    Ok(sent)
+}
+
+/// An answer: the number of its request, when it came, and what it is.
+type Answer = (usize, Duration, Outcome);
+
+#[derive(Debug, Clone, Copy)]
+enum Outcome {
+    Served,
+    Busy,
+    Refused(ErrorCode),
+}
+
+impl Outcome {
+    fn of(answer: &[u8]) -> Self {
+        match VaultFrame::decode(answer) {
+            Ok(VaultFrame::Sealed { .. }) => Self::Served,
+            Ok(VaultFrame::Refused(Refusal { code: ErrorCode::Busy, retry_after_ms: Some(_), .. })) => Self::Busy,
+            Ok(VaultFrame::Refused(refusal)) => Self::Refused(refusal.code),
+            Ok(VaultFrame::Welcome { .. }) | Err(_) => Self::Refused(ErrorCode::Malformed),
+        }
     }
 }
 
-/// Says `busy` to whatever comes, on a thread of its own.
+/// All answers, or those that came while there was patience.
+fn collect(mut answers: Subscriber, count: usize, begun: Instant) -> Vec<Answer> {
+    let mut came = Vec::with_capacity(count);
+    let mut listens = true;
+    while listens && came.len() < count {
+        let add = |answer: Message<'_>, at: Instant| {
+            let number = answer.subject.rsplit('.').next().and_then(|number| number.parse().ok());
+            came.extend(number.map(|number| (number, at - begun, Outcome::of(answer.payload))));
+        };
+        listens = answers.receive(add).is_ok();
+    }
+    came
+}
+
+/// Says `busy` to whatever comes, on a thread of its own, until it is dropped.
 struct Bystander {
-    stop: Arc<Notify>,
+    connection: TcpStream,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Bystander {
-    async fn begin(nats: &str) -> Self {
-        let (nats, stop, ready) = (nats.to_owned(), Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let (theirs, told) = (Arc::clone(&stop), Arc::clone(&ready));
-        let thread = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(stand_by(&nats, &theirs, &told));
-        });
-        ready.notified().await;
-        Self { stop, thread: Some(thread) }
+    fn begin(nats: &str) -> io::Result<Self> {
+        let requests = Subscriber::connect(nats, ELSEWHERE, PATIENCE)?;
+        let answers = Publisher::connect(nats)?;
+        Ok(Self { connection: requests.connection()?, thread: Some(thread::spawn(|| stand_by(requests, answers))) })
     }
 }
 
 impl Drop for Bystander {
     fn drop(&mut self) {
-        self.stop.notify_one();
-        // Its panic was printed, and shows in what was not answered.
+        // What goes wrong here, or went wrong there, shows in what was not answered.
+        let _ = self.connection.shutdown(Shutdown::Both);
         drop(self.thread.take().map(JoinHandle::join));
     }
 }
 
-async fn stand_by(nats: &str, stop: &Notify, ready: &Notify) {
-    let options = ConnectOptions::new().subscription_capacity(CAPACITY);
-    let client = options.connect(nats).await.expect("NATS can be reached");
-    let mut requests = client.subscribe(ELSEWHERE).await.expect("NATS is there");
-    client.flush().await.expect("NATS is there");
-    ready.notify_one();
+fn stand_by(mut requests: Subscriber, mut answers: Publisher) {
     let busy = VaultFrame::Refused(Refusal::retry(ErrorCode::Busy, 1)).encode();
-    loop {
-        tokio::select! {
-            () = stop.notified() => return,
-            request = requests.next() => {
-                let Some(reply) = request.and_then(|request| request.reply) else { return };
-                client.publish(reply, busy.clone()).await.expect("NATS is there");
-            }
-        }
+    while requests.receive(|request, _| answers.add(request.reply, "", &busy)).is_ok() {
+        answers.send().expect("NATS is there");
     }
-}
-
-/// The number, the time and the content of each answer.
-async fn collect(
-    mut answers: async_nats::Subscriber,
-    count: usize,
-    begun: Instant,
-) -> Vec<(usize, Duration, Option<VaultFrame>)> {
-    let mut came = Vec::with_capacity(count);
-    while came.len() < count {
-        let Ok(Some(answer)) = tokio::time::timeout(PATIENCE, answers.next()).await else { break };
-        let number = answer.subject.rsplit('.').next().and_then(|number| number.parse().ok());
-        came.extend(number.map(|number| (number, begun.elapsed(), VaultFrame::decode(&answer.payload).ok())));
-    }
-    came
 }
