@@ -175,7 +175,7 @@ fn client(config: &AutoScaling, region: String, http: Http, credentials: NewestC
 mod tests {
     use super::*;
     use crate::health::{self, ObservedEnclave, ObservedKms, ObservedNats, ObservedStore};
-    use casemate_protocol::link::EnclaveHealth;
+    use casemate_protocol::health::EnclaveHealth;
 
     const PATIENCE: Duration = Duration::from_mins(2);
 

@@ -178,7 +178,8 @@ mod tests {
     use super::*;
     use casemate_link::Limits;
     use casemate_protocol::error::ErrorCode;
-    use casemate_protocol::link::{Class, EnclaveHealth, LogEvent};
+    use casemate_protocol::health::EnclaveHealth;
+    use casemate_protocol::link::{Class, LogEvent};
     use casemate_protocol::secret::Secret;
     use casemate_protocol::trust::ClusterId;
 

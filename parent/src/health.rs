@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use casemate_protocol::link::EnclaveHealth;
+use casemate_protocol::health::EnclaveHealth;
 use serde_json::{Value, json};
 
 /// The enclave is asked every second and has three seconds to answer.
@@ -297,6 +297,7 @@ pub fn page(node: &str, cluster: &str, observed: &Observed) -> Value {
         "vaults": {
             "resident": health.vaults.resident,
             "half_open": health.vaults.half_open,
+            "parked": health.vaults.parked,
             "limit": health.vaults.limit,
             "in_flight": health.vaults.in_flight,
             "evicted": health.vaults.evicted,

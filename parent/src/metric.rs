@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use casemate_protocol::link::EnclaveHealth;
+use casemate_protocol::health::EnclaveHealth;
 use metrics::{Counter, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
@@ -172,9 +172,12 @@ pub fn enclave(health: &EnclaveHealth) {
     gauge!("casemate_enclave_memory_bytes", "kind" => "total").set(health.memory_total as f64);
     gauge!("casemate_enclave_memory_bytes", "kind" => "available").set(health.memory_available as f64);
     let vaults = &health.vaults;
-    for (state, value) in
-        [("resident", vaults.resident), ("half_open", vaults.half_open), ("in_flight", vaults.in_flight)]
-    {
+    for (state, value) in [
+        ("resident", vaults.resident),
+        ("half_open", vaults.half_open),
+        ("parked", vaults.parked),
+        ("in_flight", vaults.in_flight),
+    ] {
         gauge!("casemate_vaults", "state" => state).set(value as f64);
     }
     gauge!("casemate_vault_limit").set(vaults.limit as f64);

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use casemate_protocol::link::EnclaveHealth;
+use casemate_protocol::health::EnclaveHealth;
 use casemate_protocol::stage::StageTimes;
 use casemate_protocol::trust::ClusterId;
 use serde_json::Value;

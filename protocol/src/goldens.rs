@@ -9,11 +9,11 @@ use crate::codec::encode;
 use crate::error::{ErrorCode, Refusal};
 use crate::frame::{DeviceFrame, SealedRun, VaultFrame};
 use crate::head::Head;
+use crate::health::EnclaveHealth;
 use crate::id::VaultId;
 use crate::link::{
-    AttestReply, AttestRequest, BlobCall, BlobReply, Class, ControlCall, ControlReply, EnclaveHealth, Hello,
-    HelloReply, KeyObject, LogEvent, LogLevel, LogRecord, RelayTarget, RequestCall, RequestReply, Tuning,
-    VersionObject,
+    AttestReply, AttestRequest, BlobCall, BlobReply, Class, ControlCall, ControlReply, Hello, HelloReply, KeyObject,
+    LogEvent, LogLevel, LogRecord, RelayTarget, RequestCall, RequestReply, Tuning, VersionObject,
 };
 use crate::lock::LockCopy;
 use crate::object::{Header, Kind};

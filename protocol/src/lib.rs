@@ -10,6 +10,7 @@ pub mod error;
 pub mod frame;
 pub mod fuzz;
 pub mod head;
+pub mod health;
 pub mod id;
 pub mod label;
 pub mod limits;

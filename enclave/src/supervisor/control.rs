@@ -9,11 +9,9 @@ use std::time::Duration;
 use casemate_link::{Caller, Connection, Incoming};
 use casemate_protocol::codec;
 use casemate_protocol::error::ErrorCode;
+use casemate_protocol::health::{EnclaveHealth, KmsNumbers, RefusalNumbers};
 use casemate_protocol::id::VaultId;
-use casemate_protocol::link::{
-    CONTROL_BYTES, ControlCall, ControlReply, EnclaveHealth, KmsNumbers, LogEvent, LogLevel, RefusalNumbers,
-    TOLD_VAULTS,
-};
+use casemate_protocol::link::{CONTROL_BYTES, ControlCall, ControlReply, LogEvent, LogLevel, TOLD_VAULTS};
 use casemate_protocol::resident::{VaultInfo, VaultsBy};
 use casemate_protocol::secret::Secret;
 use tokio::sync::{mpsc, oneshot};

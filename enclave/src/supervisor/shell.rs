@@ -15,11 +15,10 @@ use casemate_link::{Answers, BusyPoll, CloseReason, Stream, Ticket, look_again};
 use casemate_protocol::codec;
 use casemate_protocol::error::{ErrorCode, Refusal};
 use casemate_protocol::frame::DeviceFrame;
+use casemate_protocol::health::{RefusalNumbers, VaultNumbers};
 use casemate_protocol::id::VaultId;
 use casemate_protocol::limits::NONCE_BYTES;
-use casemate_protocol::link::{
-    LogEvent, LogLevel, REQUEST_BYTES, RefusalNumbers, RequestCall, RequestReply, Tuning, VaultNumbers,
-};
+use casemate_protocol::link::{LogEvent, LogLevel, REQUEST_BYTES, RequestCall, RequestReply, Tuning};
 use casemate_protocol::resident::VaultsBy;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};

@@ -159,7 +159,7 @@ fn number(value: u64) -> f64 {
 mod tests {
     use super::*;
     use crate::health::{ObservedEnclave, ObservedNats};
-    use casemate_protocol::link::EnclaveHealth;
+    use casemate_protocol::health::EnclaveHealth;
 
     fn observed(health: EnclaveHealth) -> Observed {
         let enclave = ObservedEnclave {

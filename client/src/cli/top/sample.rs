@@ -77,6 +77,7 @@ pub(super) struct Kms {
 pub(super) struct Vaults {
     pub(super) resident: u64,
     pub(super) half_open: u64,
+    pub(super) parked: u64,
     pub(super) limit: u64,
     pub(super) in_flight: u64,
     pub(super) evicted: u64,

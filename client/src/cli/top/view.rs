@@ -155,6 +155,7 @@ fn header(model: &Model, look: Look, width: usize) -> Vec<Line<'static>> {
     lines.append(&mut flow(
         vec![
             Span::raw(format!("half-open {}", vaults.half_open)),
+            Span::raw(format!("parked {}", vaults.parked)),
             Span::raw(format!("in flight {}", vaults.in_flight)),
             Span::styled(format!("requests {}", rate(|rates| rates.requests)), bold),
             Span::raw(format!("refused {}", rate(|rates| rates.refused))),

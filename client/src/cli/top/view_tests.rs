@@ -22,8 +22,8 @@ fn page(requests: u64) -> Value {
         "store": { "ok": true },
         "kms": { "state": "degraded", "cached_keys": 3, "hits": 990, "misses": 10 },
         "vaults": {
-            "resident": 120, "half_open": 1, "limit": 1000, "in_flight": 4, "evicted": 7, "opened": 127, "crashed": 1,
-            "stuck": 0, "requests": requests, "refused": 2
+            "resident": 120, "half_open": 1, "parked": 30, "limit": 1000, "in_flight": 4, "evicted": 7, "opened": 127,
+            "crashed": 1, "stuck": 0, "requests": requests, "refused": 2
         },
         "memory": { "total": 4_294_967_296_u64, "used": 3_435_973_836_u64, "available": 858_993_460 },
         "reasons": ["kms: degraded", "enclave: memory is short"],

@@ -49,9 +49,10 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use casemate_protocol::error::{ErrorCode, Refusal};
+use casemate_protocol::health::{RefusalNumbers, VaultNumbers};
 use casemate_protocol::id::VaultId;
 use casemate_protocol::limits::DEADLINE_MAX;
-use casemate_protocol::link::{LogEvent, LogLevel, RefusalNumbers, Tuning, VaultNumbers};
+use casemate_protocol::link::{LogEvent, LogLevel, Tuning};
 use lru::LruCache;
 
 pub use commit::{Commit, Step};
@@ -240,6 +241,7 @@ impl Router {
             requests: self.counters.requests,
             refused: self.counters.refused,
             open_us: self.counters.open_us,
+            parked: count(self.parked.len()),
         }
     }
 

@@ -61,7 +61,8 @@ impl Overload {
         Self {
             limit: processors * MOST_FOR_EACH,
             most: processors * MOST_FOR_EACH,
-            fewest: processors * FEWEST_FOR_EACH,
+            // With one processor, too, a vault's share leaves room for another.
+            fewest: (processors * FEWEST_FOR_EACH).max(SHARE_FEWEST + 1),
             ends: Duration::ZERO,
             counted_at: Duration::ZERO,
             let_in: 0,
@@ -267,17 +268,20 @@ mod tests {
     /// One vault that asks as much as it may, slowly answered: it does not take the others' room.
     #[test]
     fn one_vault_does_not_use_up_the_room_of_all() {
-        let mut overload = Overload::new(2);
-        let mut now = SECOND;
-        for _ in 0..1000 {
-            now += Duration::from_millis(1);
-            let own = overload.share();
-            overload.admits(Asker { working: own, own, let_in_at: Some(now) }, now);
-            overload.answered(Some(SECOND));
-        }
-        assert_eq!(overload.limit, 4);
-        for other in 0..2 {
-            assert!(overload.admits(Asker { working: 2 + other, own: 0, let_in_at: Some(now) }, now), "{other}");
+        for (processors, limit) in [(1, 3), (2, 4), (4, 8)] {
+            let mut overload = Overload::new(processors);
+            let mut now = SECOND;
+            for _ in 0..1000 {
+                now += Duration::from_millis(1);
+                let own = overload.share();
+                overload.admits(Asker { working: own, own, let_in_at: Some(now) }, now);
+                overload.answered(Some(SECOND));
+            }
+            assert_eq!(overload.limit, limit);
+            for working in overload.share()..limit {
+                let other = Asker { working, own: 0, let_in_at: Some(now) };
+                assert!(overload.admits(other, now), "{working} are worked on, of {limit}");
+            }
         }
     }
 }

@@ -53,7 +53,6 @@ impl ParkedVaults {
         self.vaults.peek_mut(vault)
     }
 
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.vaults.len()
     }

@@ -414,9 +414,9 @@ fn what_is_parked_goes_when_memory_is_short() {
     }
     stage.router.limits.vaults = 10;
     stage.event(Event::Memory { total: 1000, available: 900 });
-    assert_eq!(stage.router.parked.len(), 4);
+    assert_eq!(stage.router.numbers().parked, 4);
     stage.event(Event::Memory { total: 1000, available: 10 });
-    assert_eq!(stage.router.parked.len(), 2, "the older half");
+    assert_eq!(stage.router.numbers().parked, 2, "the older half has gone");
     assert!(!stage.router.has_parked(vault(1)) && stage.router.has_parked(vault(2)));
 }
 

@@ -13,10 +13,11 @@ use casemate_link::{Address, CallError, Caller, Listener};
 use casemate_protocol::codec;
 use casemate_protocol::error::ErrorCode;
 use casemate_protocol::frame::VaultFrame;
+use casemate_protocol::health::{EnclaveHealth, RefusalNumbers};
 use casemate_protocol::id::VaultId;
 use casemate_protocol::link::{
-    BlobCall, BlobReply, Class, ControlCall, ControlReply, EnclaveHealth, LogEvent, LogRecord, REQUEST_BYTES,
-    RefusalNumbers, RequestCall, RequestReply, Tuning,
+    BlobCall, BlobReply, Class, ControlCall, ControlReply, LogEvent, LogRecord, REQUEST_BYTES, RequestCall,
+    RequestReply, Tuning,
 };
 use casemate_protocol::trust::{ReleaseKey, TrustConfiguration};
 use tokio::runtime::{Builder, Runtime};

@@ -4,6 +4,7 @@
 //! what the load itself takes of the machine looks like slowness of the node.
 
 pub mod attack;
+mod bystander;
 pub mod volley;
 mod wire;
 

@@ -1,8 +1,7 @@
 //! A volley: requests sealed before, fired at a rate, and what became of each.
 
 use std::io;
-use std::net::{Shutdown, TcpStream};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use async_nats::Client;
@@ -15,6 +14,7 @@ use casemate_protocol::request::{KeyAlgorithm, KeyPolicy, Operation};
 use casemate_protocol::secret::Secret;
 use casemate_protocol::subject::Subjects;
 
+use super::bystander::{self, Bystander};
 use super::wire::{Message, Publisher, Subscriber};
 use crate::Node;
 use crate::owner::{OwnedVault, Owner};
@@ -39,12 +39,10 @@ impl Work {
         }
     }
 }
-/// Where a bare responder answers.
-const ELSEWHERE: &str = "casemate.load.elsewhere";
 /// Between two bursts.
 const TICK: Duration = Duration::from_micros(500);
 /// No answer comes later than its request's deadline.
-const PATIENCE: Duration = Duration::from_secs(12);
+pub(super) const PATIENCE: Duration = Duration::from_secs(12);
 /// The first moments of a volley.
 const ONSET: Duration = Duration::from_millis(500);
 
@@ -89,10 +87,14 @@ pub struct Answers {
 
 impl Answers {
     /// What became of requests that were sent then.
+    ///
+    /// # Panics
+    /// When one was answered twice.
     fn of(sent: &[Duration], came: Vec<Answer>) -> Self {
         let mut result = Self { elapsed: sent.last().copied().unwrap_or_default(), ..Self::default() };
-        result.silent = (sent.len() - came.len()) as u64;
+        let mut answered = vec![false; sent.len()];
         for (number, at, outcome) in came {
+            assert!(!std::mem::replace(&mut answered[number], true), "request {number} was answered twice");
             let took = at.saturating_sub(sent[number]);
             match outcome {
                 Outcome::Served if sent[number] < ONSET => result.early.push(took),
@@ -101,6 +103,7 @@ impl Answers {
                 Outcome::Refused(code) => result.refused.push(code),
             }
         }
+        result.silent = answered.iter().filter(|answered| !**answered).count() as u64;
         result.served.sort_unstable();
         result
     }
@@ -170,7 +173,7 @@ impl Volley {
         let mut shots = self.seal(count);
         for (number, (subject, _)) in shots.iter_mut().enumerate() {
             if number % times != 0 {
-                ELSEWHERE.clone_into(subject);
+                bystander::SUBJECT.clone_into(subject);
             }
         }
         let bystander = Bystander::begin(&self.nats).expect("NATS is there");
@@ -268,33 +271,4 @@ fn collect(mut answers: Subscriber, count: usize, begun: Instant) -> Vec<Answer>
         listens = answers.receive(add).is_ok();
     }
     came
-}
-
-/// Says `busy` to whatever comes, on a thread of its own, until it is dropped.
-struct Bystander {
-    connection: TcpStream,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Bystander {
-    fn begin(nats: &str) -> io::Result<Self> {
-        let requests = Subscriber::connect(nats, ELSEWHERE, PATIENCE)?;
-        let answers = Publisher::connect(nats)?;
-        Ok(Self { connection: requests.connection()?, thread: Some(thread::spawn(|| stand_by(requests, answers))) })
-    }
-}
-
-impl Drop for Bystander {
-    fn drop(&mut self) {
-        // What goes wrong here, or went wrong there, shows in what was not answered.
-        let _ = self.connection.shutdown(Shutdown::Both);
-        drop(self.thread.take().map(JoinHandle::join));
-    }
-}
-
-fn stand_by(mut requests: Subscriber, mut answers: Publisher) {
-    let busy = VaultFrame::Refused(Refusal::retry(ErrorCode::Busy, 1)).encode();
-    while requests.receive(|request, _| answers.add(request.reply, "", &busy)).is_ok() {
-        answers.send().expect("NATS is there");
-    }
 }

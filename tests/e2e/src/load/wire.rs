@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 /// What is read at once, and longer than any message of a node under load.
 const BUFFER_BYTES: usize = 256 << 10;
 const CONNECT: &[u8] = b"CONNECT {\"verbose\":false,\"pedantic\":false,\"protocol\":1}\r\nPING\r\n";
+/// How long the server may take to say that it is there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Of a line, and of a message.
 const END: &[u8] = b"\r\n";
 
@@ -17,6 +19,7 @@ const END: &[u8] = b"\r\n";
 fn connect(nats: &str) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(nats.trim_start_matches("nats://"))?;
     stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
     (&stream).write_all(CONNECT)?;
     wait_for_pong(&stream)?;
     Ok(stream)
@@ -85,9 +88,9 @@ impl Subscriber {
     /// Listens from now on; no wait for what comes is longer than `patience`.
     pub(super) fn connect(nats: &str, subject: &str, patience: Duration) -> io::Result<Self> {
         let stream = connect(nats)?;
-        stream.set_read_timeout(Some(patience))?;
         (&stream).write_all(format!("SUB {subject} 1\r\nPING\r\n").as_bytes())?;
         wait_for_pong(&stream)?;
+        stream.set_read_timeout(Some(patience))?;
         Ok(Self { stream, buffer: vec![0; BUFFER_BYTES], filled: 0 })
     }
 
@@ -118,6 +121,8 @@ impl Subscriber {
                     (&self.stream).write_all(b"PONG\r\n")?;
                     rest = after;
                 }
+                // Said again whenever servers come or go.
+                Some("INFO") => rest = after,
                 _ => return Err(io::Error::other(line.to_owned())),
             }
         }
@@ -158,10 +163,10 @@ mod tests {
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(10);
-    const CAME: &[u8] = b"MSG a.7 1 5\r\none\r\n\r\nPING\r\nMSG a.8 1 answer 3\r\ntwo\r\n";
+    const CAME: &[u8] = b"MSG a.7 1 5\r\none\r\n\r\nINFO {}\r\nPING\r\nMSG a.8 1 answer 3\r\ntwo\r\n";
 
-    /// A server that says these parts, and hears a `PONG` before it goes.
-    fn serve(parts: Vec<&'static [u8]>) -> (String, thread::JoinHandle<()>) {
+    /// A server that says these parts, and waits for a `PONG` if it is asked for one, before it goes.
+    fn serve(parts: Vec<&'static [u8]>, is_answered: bool) -> (String, thread::JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("nats://{}", listener.local_addr().unwrap());
         let server = thread::spawn(move || {
@@ -176,19 +181,23 @@ mod tests {
             for part in parts {
                 (&stream).write_all(part).unwrap();
             }
-            lines.find(|line| line == "PONG").unwrap();
+            if is_answered {
+                lines.find(|line| line == "PONG").unwrap();
+            }
         });
         (address, server)
     }
 
     fn hear(parts: Vec<&'static [u8]>) -> Vec<(String, String, Vec<u8>)> {
-        let (address, server) = serve(parts);
+        let (address, server) = serve(parts, true);
         let mut subscriber = Subscriber::connect(&address, "a.*", PATIENCE).unwrap();
         let mut heard = Vec::new();
         let mut add = |message: Message<'_>, _| {
             heard.push((message.subject.to_owned(), message.reply.to_owned(), message.payload.to_owned()));
         };
         while subscriber.receive(&mut add).is_ok() {}
+        // Whatever it still waits for does not come.
+        drop(subscriber);
         server.join().unwrap();
         heard
     }
@@ -206,8 +215,9 @@ mod tests {
 
     #[test]
     fn what_is_no_message_ends_it() {
-        let (address, _server) = serve(vec![b"MSG a.7 1 nonsense\r\nMSG a.8 1 3\r\ntwo\r\n"]);
+        let (address, server) = serve(vec![b"MSG a.7 1 nonsense\r\nMSG a.8 1 3\r\ntwo\r\n"], false);
         let mut subscriber = Subscriber::connect(&address, "a.*", PATIENCE).unwrap();
         assert!(subscriber.receive(|_, _| panic!("no message came")).is_err());
+        server.join().unwrap();
     }
 }

@@ -58,7 +58,8 @@ fn a_device_keeps_its_session() {
     let start = Instant::now();
     let health = loop {
         let (_, health) = node.health().unwrap();
-        if health["vaults"]["opened"].as_u64().unwrap() >= 2 * TURNS {
+        let told = |name: &str| health["vaults"][name].as_u64().unwrap();
+        if told("opened") >= 2 * TURNS && told("parked") == 1 {
             break health;
         }
         assert!(start.elapsed() < Duration::from_secs(15), "{health}");
