@@ -1,4 +1,5 @@
-//! How an enclave fares, told to its parent once a second. Nothing depends on it but what honest operators see.
+//! How an enclave fares, told to its parent once a second: for health, metrics and the verdicts that the parent makes of them. A host can
+//! write anything in its place, so no device believes it.
 
 use minicbor::{Decode, Encode};
 

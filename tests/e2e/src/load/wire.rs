@@ -1,6 +1,6 @@
 //! NATS for those who must not take part in what they measure. A client for everybody spends a task, a channel and a few allocations on each
 //! message, which at ten thousand a second is much of the two processors that the node under load has too. Here a burst is one write, and
-//! what came is one read; all that these connections can do is publish, or listen to one subject.
+//! what came is one read; all that these connections can do is publish, or listen to one subject (decision 0021).
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
