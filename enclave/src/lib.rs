@@ -4,7 +4,6 @@
 pub mod boot;
 pub mod fuzz;
 pub mod gramine;
-pub mod heap;
 pub mod ipc;
 pub mod keys;
 pub mod manager_socket;

@@ -4,7 +4,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use casemate_enclave::boot::{self, Parts};
-use casemate_enclave::heap::Heap;
 use casemate_enclave::keys::connector::Endpoint;
 use casemate_enclave::nsm::Nsm;
 use casemate_enclave::outside::SecurityModule;
@@ -12,8 +11,10 @@ use casemate_enclave::sandbox::SandboxOptions;
 use casemate_enclave::system::{OsRandomness, SystemClock};
 use casemate_enclave::{vault, zygote};
 use casemate_link::Address;
+use casemate_memory::Heap;
 
-/// musl's own gives memory back to the kernel so eagerly that a request costs system calls (`docs/decisions/0009`).
+/// musl's own gives memory back to the kernel so eagerly that a request costs system calls (`docs/decisions/0009`); its copies of memory
+/// are replaced with it (`docs/decisions/0022`).
 #[global_allocator]
 static ALLOCATOR: Heap = Heap;
 

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
+use casemate_memory::Heap;
 use casemate_parent::check::{Finding, check};
 use casemate_parent::config::Config;
 use casemate_parent::config::keys;
@@ -15,9 +16,10 @@ use casemate_parent::{log, metric, nitro};
 use casemate_protocol::id::VaultId;
 use clap::{Args, Parser, Subcommand};
 
-/// musl's own gives memory back to the kernel so eagerly that a request costs system calls (`docs/decisions/0009`).
+/// musl's own gives memory back to the kernel so eagerly that a request costs system calls (`docs/decisions/0009`); its copies of memory
+/// are replaced with it (`docs/decisions/0022`).
 #[global_allocator]
-static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+static ALLOCATOR: Heap = Heap;
 
 /// Bridges NATS and the enclave on the EC2 host.
 #[derive(Parser)]

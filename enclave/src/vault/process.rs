@@ -3,9 +3,10 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use casemate_memory::be_thrifty;
+
 use super::manager::Manager;
 use super::parking::ParkingSecret;
-use crate::heap;
 use crate::manager_socket::ManagerSocket;
 use crate::system::{OsRandomness, SystemClock};
 use crate::zygote::leave;
@@ -13,7 +14,7 @@ use crate::zygote::leave;
 /// Serves one vault until the supervisor stops it or goes away. The process ends with it; memory is wiped by its types and gone
 /// with the process.
 pub fn run(socket: OwnedFd, parking_secret: ParkingSecret) -> ! {
-    heap::be_thrifty();
+    be_thrifty();
     let (clock, randomness) = (SystemClock::of_the_machine(), OsRandomness);
     let mut socket = ManagerSocket::new(socket);
     let mut manager = Manager::new(&clock, &randomness, parking_secret);

@@ -4,10 +4,12 @@ use std::process::ExitCode;
 
 use casemate_attestation::TrustAnchor;
 use casemate_client::Roots;
+use casemate_memory::Heap;
 
-/// musl's own gives memory back to the kernel so eagerly that a request costs system calls (`docs/decisions/0009`).
+/// musl's own gives memory back to the kernel so eagerly that a request costs system calls (`docs/decisions/0009`); its copies of memory
+/// are replaced with it (`docs/decisions/0022`).
 #[global_allocator]
-static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+static ALLOCATOR: Heap = Heap;
 
 #[expect(clippy::print_stderr, reason = "a program's main speaks to its user")]
 fn main() -> ExitCode {

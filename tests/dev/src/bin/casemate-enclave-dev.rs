@@ -9,15 +9,16 @@ use casemate_dev::circumstances::{self, Circumstance, cannot};
 use casemate_dev::directory::MeasurementsFile;
 use casemate_dev::enclave::{Outside, parts};
 use casemate_enclave::boot::{self, Parts};
-use casemate_enclave::heap::Heap;
 use casemate_enclave::outside::SecurityModule;
 use casemate_enclave::sandbox::{Layer, SandboxOptions};
 use casemate_enclave::{vault, zygote};
 use casemate_link::Address;
+use casemate_memory::Heap;
 use casemate_standins::{DevelopmentAuthority, HastenedClock, SimulatedModule};
 use clap::Parser;
 
-/// musl's own gives memory back to the kernel so eagerly that a request costs system calls (`docs/decisions/0009`).
+/// musl's own gives memory back to the kernel so eagerly that a request costs system calls (`docs/decisions/0009`); its copies of memory
+/// are replaced with it (`docs/decisions/0022`).
 #[global_allocator]
 static ALLOCATOR: Heap = Heap;
 

@@ -10,15 +10,16 @@ use casemate_dev::circumstances::{self, Circumstance, Taken, cannot, set_kernel_
 use casemate_dev::enclave::{Outside, parts};
 use casemate_dev::settings::{Settings, dial_host};
 use casemate_enclave::boot::{self, Parts};
-use casemate_enclave::heap::Heap;
 use casemate_enclave::nsm::Nsm;
 use casemate_enclave::outside::SecurityModule;
 use casemate_enclave::sandbox::SandboxOptions;
 use casemate_enclave::{vault, zygote};
 use casemate_link::Address;
+use casemate_memory::Heap;
 use casemate_standins::{CountersignedModule, DevelopmentAuthority};
 
-/// musl's own gives memory back to the kernel so eagerly that a request costs system calls (`docs/decisions/0009`).
+/// musl's own gives memory back to the kernel so eagerly that a request costs system calls (`docs/decisions/0009`); its copies of memory
+/// are replaced with it (`docs/decisions/0022`).
 #[global_allocator]
 static ALLOCATOR: Heap = Heap;
 

@@ -5,11 +5,13 @@ use std::process::ExitCode;
 
 use casemate_e2e::bench::{self, Group, echo};
 use casemate_enclave::{vault, zygote};
+use casemate_memory::Heap;
 use clap::{Parser, Subcommand};
 
-/// musl's own gives memory back to the kernel so eagerly that a request costs system calls (`docs/decisions/0009`).
+/// musl's own gives memory back to the kernel so eagerly that a request costs system calls (`docs/decisions/0009`); its copies of memory
+/// are replaced with it (`docs/decisions/0022`).
 #[global_allocator]
-static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+static ALLOCATOR: Heap = Heap;
 
 /// Measure a node of this build. Prints a table and writes the same as JSON.
 #[derive(Debug, Parser)]

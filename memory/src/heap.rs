@@ -21,7 +21,7 @@ const PAGE: usize = 4096;
 static DLMALLOC: Mutex<Dlmalloc> = Mutex::new(Dlmalloc::new());
 static IS_THRIFTY: AtomicBool = AtomicBool::new(false);
 
-/// The allocator of every program that runs an enclave.
+/// The allocator of every program.
 #[derive(Debug, Clone, Copy)]
 pub struct Heap;
 
