@@ -39,6 +39,22 @@ fn no_word_of_development_is_in_their_bytes() {
     assert!(development.windows(8).any(|window| window == b"DEV ONLY"));
 }
 
+/// musl's `memcpy` from where it has counted its words: `mov rcx, rdx; shr rcx, 3; rep movsq; and edx, 7` (decision 0022).
+const COPY_OF_THE_C_LIBRARY: &[u8] = b"\x48\x89\xd1\x48\xc1\xe9\x03\xf3\x48\xa5\x83\xe2\x07";
+
+#[test]
+fn they_copy_memory_by_our_own_code() {
+    let copies_as_the_c_library = |name| {
+        let bytes = std::fs::read(program(name)).expect("built");
+        bytes.windows(COPY_OF_THE_C_LIBRARY.len()).any(|window| window == COPY_OF_THE_C_LIBRARY)
+    };
+    for (_, name) in RELEASED {
+        assert!(!copies_as_the_c_library(name), "{name}");
+    }
+    // The search finds what is there.
+    assert!(copies_as_the_c_library("standin-kms"));
+}
+
 #[test]
 fn the_released_client_refuses_development_evidence() {
     let node = casemate_e2e::Node::start();
