@@ -7,6 +7,10 @@
 //! direction that reads each byte before it is overwritten; both ends are loaded first and stored last, because the blocks in between,
 //! whose stores are aligned, fit them only by chance.
 #![allow(unsafe_code)]
+#![expect(
+    clippy::inline_always,
+    reason = "one function in pieces; each knows what the one before has found out about the length"
+)]
 
 use std::arch::x86_64::__m128i;
 use std::mem::MaybeUninit;
@@ -204,6 +208,7 @@ unsafe fn store_block(dest: *mut u8, [a, b, c, d]: [Vector; 4]) {
 /// A block can be written; `dest` is aligned to a vector.
 #[inline(always)]
 unsafe fn store_aligned(dest: *mut u8, [a, b, c, d]: [Vector; 4]) {
+    #[expect(clippy::cast_ptr_alignment, reason = "the caller's promise")]
     let dest = dest.cast::<Vector>();
     // SAFETY: the caller's promise.
     unsafe {
@@ -250,7 +255,7 @@ mod tests {
 
     /// Moves within a buffer and looks at every byte of it. Nothing here copies by what is tried.
     fn is_moved_right(from: usize, to: usize, len: usize) -> bool {
-        let mut bytes: Vec<u8> = (0..from.max(to) + len + 1).map(byte).collect();
+        let mut bytes: Vec<u8> = (0..=from.max(to) + len).map(byte).collect();
         // SAFETY: both places lie within the buffer.
         let returned = unsafe { memmove(bytes.as_mut_ptr().add(to), bytes.as_ptr().add(from), len) };
         let expected = |at: usize| byte(if (to..to + len).contains(&at) { at - to + from } else { at });
