@@ -1,7 +1,7 @@
 //! `memcpy` and `memmove`.
 //!
-//! The C library's copy with one string instruction, whose start takes longer than all of a small copy; a warm read makes some two
-//! hundred of them in four processes. Backwards it moves one byte at a time (`docs/decisions/0022`).
+//! The C library's copy with one string instruction, whose start takes longer than all of a small copy, and nearly all copies of a
+//! request are small. Backwards they move one byte at a time (`docs/decisions/0022`).
 //!
 //! Up to 128 bytes everything is loaded before anything is stored, so overlaps need no care. Beyond, blocks of 64 bytes go in the
 //! direction that reads each byte before it is overwritten; both ends are loaded first and stored last, because the blocks in between,
