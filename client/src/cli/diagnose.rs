@@ -77,9 +77,10 @@ fn lines(answer: &Value) -> Vec<String> {
     ));
     let (vaults, memory) = (&health["vaults"], &health["memory"]);
     lines.push(format!(
-        "vaults     {} of {} resident, {} in flight; memory {} of {} bytes used",
+        "vaults     {} of {} resident, {} parked, {} in flight; memory {} of {} bytes used",
         text(&vaults["resident"]),
         text(&vaults["limit"]),
+        text(&vaults["parked"]),
         text(&vaults["in_flight"]),
         text(&memory["used"]),
         text(&memory["total"])

@@ -14,14 +14,12 @@ const TARGET: Duration = Duration::from_millis(5);
 const LONGEST: Duration = TARGET.saturating_mul(3);
 /// How often the limit is looked at.
 const WINDOW: Duration = Duration::from_millis(20);
-/// What the limit never exceeds, for each processor: as many of the quickest requests as one does in [`TARGET`].
+/// What the limit never exceeds, for each processor: as many of the quickest requests as one does in [`TARGET`]. It never falls below one
+/// for each: far beyond what can be done the next one comes much sooner than one is done, and whoever waits only makes others wait.
 const MOST_FOR_EACH: usize = 160;
-/// And it never falls below one for each processor and so many that wait. Far beyond what can be done the next one comes much sooner than
-/// one is done; whoever else is let in only makes others wait.
-const FEWEST_WAITING: usize = 1;
 /// The share of the limit that is one vault's, and what it may have however low the limit is.
 const SHARE: usize = 4;
-const SHARE_FEWEST: usize = 2;
+const SHARE_FEWEST: usize = 1;
 /// A vault that was let in so long ago asks little.
 const SELDOM: Duration = Duration::from_millis(100);
 /// Who has not answered for so long is not working.
@@ -63,7 +61,7 @@ impl Overload {
             limit: processors * MOST_FOR_EACH,
             most: processors * MOST_FOR_EACH,
             // With one processor, too, a vault's share leaves room for another.
-            fewest: (processors + FEWEST_WAITING).max(SHARE_FEWEST + 1),
+            fewest: processors.max(SHARE_FEWEST + 1),
             ends: Duration::ZERO,
             counted_at: Duration::ZERO,
             let_in: 0,
@@ -269,7 +267,7 @@ mod tests {
     /// One vault that asks as much as it may, slowly answered: it does not take the others' room.
     #[test]
     fn one_vault_does_not_use_up_the_room_of_all() {
-        for (processors, limit) in [(1, 3), (2, 3), (4, 5)] {
+        for (processors, limit) in [(1, 2), (2, 2), (4, 4)] {
             let mut overload = Overload::new(processors);
             let mut now = SECOND;
             for _ in 0..1000 {

@@ -160,7 +160,7 @@ impl Volley {
     /// # Panics
     /// When NATS is gone.
     pub async fn fire(&mut self, count: usize, rate: f64) -> Answers {
-        let shots = self.seal(count);
+        let shots = self.seal(count, 1);
         self.fire_shots(shots, rate).await
     }
 
@@ -170,41 +170,67 @@ impl Volley {
     /// # Panics
     /// When NATS is gone.
     pub async fn fire_mostly_elsewhere(&mut self, count: usize, rate: f64, times: usize) -> Answers {
-        let mut shots = self.seal(count);
-        for (number, (subject, _)) in shots.iter_mut().enumerate() {
-            if number % times != 0 {
-                bystander::SUBJECT.clone_into(subject);
-            }
-        }
+        let shots = self.seal(count, times);
         let bystander = Bystander::begin(&self.nats).expect("NATS is there");
         let answers = self.fire_shots(shots, rate).await;
         drop(bystander);
         answers
     }
 
-    async fn fire_shots(&self, shots: Vec<Shot>, rate: f64) -> Answers {
+    async fn fire_shots(&self, shots: Shots, rate: f64) -> Answers {
         let (nats, inbox) = (self.nats.clone(), self.client.new_inbox());
         let volley = tokio::task::spawn_blocking(move || fire(&nats, &inbox, &shots, rate));
         volley.await.expect("no panic").expect("NATS is there")
     }
 
-    fn seal(&mut self, count: usize) -> Vec<Shot> {
+    /// Requests over all vaults in turn; but one in `times`, all are addressed to the bystander.
+    fn seal(&mut self, count: usize, times: usize) -> Shots {
         let operation = self.work.operation();
         let members = self.members.len();
-        (0..count)
-            .map(|number| {
-                let member = &mut self.members[number % members];
-                let (frame, _) = member.session.seal(None, member.head, &operation).expect("the session stands");
-                (member.subject.clone(), frame.encode(DEADLINE_DEFAULT))
-            })
-            .collect()
+        let subjects = self.members.iter().map(|member| member.subject.clone()).chain([bystander::SUBJECT.to_owned()]);
+        let mut shots = Shots::new(subjects.collect());
+        for number in 0..count {
+            let at = number % members;
+            let member = &mut self.members[at];
+            let (frame, _) = member.session.seal(None, member.head, &operation).expect("the session stands");
+            let subject = if number % times == 0 { at } else { members };
+            shots.add(subject, &frame.encode(DEADLINE_DEFAULT));
+        }
+        shots
     }
 }
 
-/// A subject, and a frame for it.
-type Shot = (String, Vec<u8>);
+/// Sealed requests in one piece of memory: a minute's are millions.
+struct Shots {
+    subjects: Vec<String>,
+    /// Of each, which subject it is for and where its frame ends.
+    each: Vec<(usize, usize)>,
+    frames: Vec<u8>,
+}
 
-fn fire(nats: &str, inbox: &str, shots: &[Shot], rate: f64) -> io::Result<Answers> {
+impl Shots {
+    fn new(subjects: Vec<String>) -> Self {
+        Self { subjects, each: Vec::new(), frames: Vec::new() }
+    }
+
+    fn add(&mut self, subject: usize, frame: &[u8]) {
+        self.frames.extend_from_slice(frame);
+        self.each.push((subject, self.frames.len()));
+    }
+
+    fn len(&self) -> usize {
+        self.each.len()
+    }
+
+    /// The subject and the frame of one.
+    fn shot(&self, number: usize) -> (&str, &[u8]) {
+        let begin = number.checked_sub(1).map_or(0, |before| self.each[before].1);
+        let (subject, end) = self.each[number];
+        (&self.subjects[subject], &self.frames[begin..end])
+    }
+}
+
+fn fire(nats: &str, inbox: &str, shots: &Shots, rate: f64) -> io::Result<Answers> {
     let subscriber = Subscriber::connect(nats, &format!("{inbox}.*"), PATIENCE)?;
     let mut publisher = Publisher::connect(nats)?;
     let begun = Instant::now();
@@ -218,7 +244,7 @@ fn fire(nats: &str, inbox: &str, shots: &[Shot], rate: f64) -> io::Result<Answer
 /// When each was sent.
 fn shoot(
     publisher: &mut Publisher,
-    shots: &[Shot],
+    shots: &Shots,
     inbox: &str,
     rate: f64,
     begun: Instant,
@@ -229,8 +255,9 @@ fn shoot(
         let now = begun.elapsed();
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of requests")]
         let due = (now.as_secs_f64() * rate) as usize;
-        for (subject, frame) in &shots[sent.len()..due.clamp(sent.len(), shots.len())] {
-            publisher.add(subject, &format!("{inbox}.{}", sent.len()), frame);
+        for number in sent.len()..due.min(shots.len()) {
+            let (subject, frame) = shots.shot(number);
+            publisher.add(subject, &format!("{inbox}.{number}"), frame);
             sent.push(now);
         }
         publisher.send()?;

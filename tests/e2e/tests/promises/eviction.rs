@@ -66,4 +66,6 @@ fn a_device_keeps_its_session() {
         std::thread::sleep(Duration::from_millis(100));
     };
     assert_eq!(health["refusals"]["session_unknown"], 0, "{health}");
+    let (_, metrics) = node.http("GET", "/metrics", "").unwrap();
+    assert!(metrics.lines().any(|line| line == "casemate_vaults{state=\"parked\"} 1"), "{metrics}");
 }
