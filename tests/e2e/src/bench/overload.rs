@@ -10,14 +10,13 @@ use crate::{Node, census};
 
 /// Vaults that are asked.
 const VAULTS: usize = 64;
-/// What is fired to learn what the node can do, and how many a second.
+/// What is fired to learn what the node can do, and how many a second: no more is found. All of a volley is sealed beforehand, so a minute
+/// at [`TIMES`] as many takes some 4 GB at most, and about one on two processors.
 const PROBE: (usize, f64) = (20_000, 20_000.0);
 /// How long each part of a round is measured, seconds.
 const PART: f64 = 4.0;
 /// How long overload must be borne, once.
 const MINUTE: f64 = 60.0;
-/// Sealed beforehand, in memory: no more than this. A minute on two processors is some 2.4 million, of 300 bytes.
-const MOST: f64 = 5_000_000.0;
 const TIMES: f64 = 10.0;
 /// Of ten times what can be done, the calm is this part.
 const ONE_IN: usize = 100;
@@ -72,9 +71,9 @@ async fn round(volley: &mut Volley, seen: &mut Seen) -> Result<()> {
     let capacity = volley.fire(PROBE.0, PROBE.1).await.rate();
     tokio::time::sleep(PAUSE).await;
     seen.calm.push(p99(&fire(volley, capacity / TIMES, PART).await)?);
-    let (count, rate) = volume(capacity * TIMES, PART);
-    seen.elsewhere.push(p99(&volley.fire_mostly_elsewhere(count, rate, ONE_IN).await)?);
-    let overloaded = fire(volley, capacity * TIMES, PART).await;
+    let rate = capacity * TIMES;
+    seen.elsewhere.push(p99(&volley.fire_mostly_elsewhere(count(rate, PART), rate, ONE_IN).await)?);
+    let overloaded = fire(volley, rate, PART).await;
     tokio::time::sleep(PAUSE).await;
     seen.after.push(p99(&fire(volley, capacity / TIMES, PART).await)?);
     seen.overloaded.push(p99(&overloaded)?);
@@ -93,14 +92,12 @@ fn p99(answers: &Answers) -> Result<f64> {
 }
 
 async fn fire(volley: &mut Volley, rate: f64, seconds: f64) -> Answers {
-    let (count, rate) = volume(rate, seconds);
-    volley.fire(count, rate).await
+    volley.fire(count(rate, seconds), rate).await
 }
 
-/// How many requests at this rate in so many seconds, and the rate.
-fn volume(rate: f64, seconds: f64) -> (usize, f64) {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of requests")]
-    ((rate * seconds).min(MOST) as usize, rate)
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of requests")]
+fn count(rate: f64, seconds: f64) -> usize {
+    (rate * seconds) as usize
 }
 
 /// KiB that parent and enclave have, vault-managers included.

@@ -183,7 +183,7 @@ impl Volley {
         volley.await.expect("no panic").expect("NATS is there")
     }
 
-    /// Requests over all vaults in turn; but one in `times`, all are addressed to the bystander.
+    /// Requests over all vaults in turn, of which all but one in `times` go to the bystander instead.
     fn seal(&mut self, count: usize, times: usize) -> Shots {
         let operation = self.work.operation();
         let members = self.members.len();
