@@ -12,6 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use casemate_link::{Address, Answers, Limits};
+use casemate_memory::keep_blocks;
 use casemate_protocol::link::{Class, LogEvent, LogLevel, Tuning};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
@@ -203,6 +204,7 @@ fn supervise(parts: Parts) -> Result<std::convert::Infallible, BootError> {
     let other_runtime = runtime()?;
     thread::Builder::new().name("outside".to_owned()).spawn(move || other_runtime.block_on(other.run()))?;
 
+    keep_blocks();
     let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let router = Router::new(&tuning, capacity.vaults, processors, parts.clock.monotonic());
     let shell = ShellParts {

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use casemate_protocol::codec;
 use casemate_protocol::record::{self, Assembler, Bounds, Outgoing, StreamId};
+use casemate_protocol::wipe::wipe;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::socket::MsgFlags;
 use nix::sys::time::TimeSpec;
-use zeroize::Zeroize;
 
 use crate::ipc::{FROM_MANAGER_BYTES, FromManager, TO_MANAGER_BYTES, ToManager};
 use crate::socket::{DATAGRAM_BYTES, SocketError, parse, receive, transmit};
@@ -122,7 +122,7 @@ impl ManagerSocket {
         let length = receive(self.fd.as_fd(), &mut self.incoming, MsgFlags::empty())?;
         let message = self.take(length);
         let filled = length.min(self.incoming.len());
-        self.incoming[..filled].zeroize();
+        wipe(&mut self.incoming[..filled]);
         self.is_fat |= filled > KEPT_BYTES;
         if self.is_fat && matches!(message, Ok(Some(_))) {
             self.incoming = vec![0; DATAGRAM_BYTES];
@@ -139,14 +139,14 @@ impl ManagerSocket {
         }
         let Some((_, body)) = self.assembler.piece(header, payload)? else { return Ok(None) };
         let message = codec::decode(&body, TO_MANAGER_BYTES);
-        wipe(body);
+        wipe_message(body);
         Ok(Some(message?))
     }
 }
 
 /// Wipes a message's bytes, the vault key among them if it was `Opened`.
-fn wipe(body: Bytes) {
+fn wipe_message(body: Bytes) {
     if let Ok(mut body) = body.try_into_mut() {
-        body.zeroize();
+        wipe(&mut body);
     }
 }

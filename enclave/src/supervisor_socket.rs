@@ -16,9 +16,9 @@ use bytes::{Bytes, BytesMut};
 use casemate_protocol::codec;
 use casemate_protocol::limits::{FRAME_BYTES, OBJECT_BYTES, RECORD_BYTES};
 use casemate_protocol::record::{self, Assembler, Bounds, HEADER_BYTES, Outgoing, StreamId};
+use casemate_protocol::wipe::wipe;
 use nix::errno::Errno;
 use nix::sys::socket::MsgFlags;
-use zeroize::Zeroize;
 
 use crate::ipc::{FROM_MANAGER_BYTES, FromManager, TO_MANAGER_BYTES, ToManager};
 use crate::socket::{DATAGRAM_BYTES, SocketError, parse, receive, transmit};
@@ -187,7 +187,7 @@ struct Record {
 impl Record {
     fn clear(&mut self) {
         if self.secret {
-            self.bytes.zeroize();
+            wipe(&mut self.bytes);
         }
         *self = Self::default();
     }
@@ -196,7 +196,7 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         if self.secret {
-            self.bytes.zeroize();
+            wipe(&mut self.bytes);
         }
     }
 }

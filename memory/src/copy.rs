@@ -16,12 +16,12 @@ use std::arch::x86_64::__m128i;
 use std::mem::MaybeUninit;
 
 /// What is copied may have bytes that were never written: a structure's padding.
-type Vector = MaybeUninit<__m128i>;
+pub(crate) type Vector = MaybeUninit<__m128i>;
 
 /// Bytes of a vector.
-const VECTOR: usize = size_of::<Vector>();
+pub(crate) const VECTOR: usize = size_of::<Vector>();
 /// Bytes that are moved at a time, where there are many.
-const BLOCK: usize = 4 * VECTOR;
+pub(crate) const BLOCK: usize = 4 * VECTOR;
 
 /// Copies `len` bytes; as C has it.
 ///
@@ -178,7 +178,7 @@ unsafe fn load(src: *const u8) -> Vector {
 /// # Safety
 /// A vector can be written; no alignment is asked for.
 #[inline(always)]
-unsafe fn store(dest: *mut u8, vector: Vector) {
+pub(crate) unsafe fn store(dest: *mut u8, vector: Vector) {
     // SAFETY: the caller's promise.
     unsafe { dest.cast::<Vector>().write_unaligned(vector) }
 }
@@ -194,7 +194,7 @@ unsafe fn load_block(src: *const u8) -> [Vector; 4] {
 /// # Safety
 /// A block can be written; no alignment is asked for.
 #[inline(always)]
-unsafe fn store_block(dest: *mut u8, [a, b, c, d]: [Vector; 4]) {
+pub(crate) unsafe fn store_block(dest: *mut u8, [a, b, c, d]: [Vector; 4]) {
     // SAFETY: the caller's promise.
     unsafe {
         store(dest, a);
@@ -207,7 +207,7 @@ unsafe fn store_block(dest: *mut u8, [a, b, c, d]: [Vector; 4]) {
 /// # Safety
 /// A block can be written; `dest` is aligned to a vector.
 #[inline(always)]
-unsafe fn store_aligned(dest: *mut u8, [a, b, c, d]: [Vector; 4]) {
+pub(crate) unsafe fn store_aligned(dest: *mut u8, [a, b, c, d]: [Vector; 4]) {
     #[expect(clippy::cast_ptr_alignment, reason = "the caller's promise")]
     let dest = dest.cast::<Vector>();
     // SAFETY: the caller's promise.
@@ -221,14 +221,10 @@ unsafe fn store_aligned(dest: *mut u8, [a, b, c, d]: [Vector; 4]) {
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::c_void;
-    use std::num::NonZero;
-    use std::ptr::NonNull;
-
-    use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
     use proptest::prelude::*;
 
     use super::*;
+    use crate::lonely::{Lonely, PAGE};
 
     unsafe extern "C" {
         #[link_name = "memcpy"]
@@ -246,7 +242,6 @@ mod tests {
 
     /// The longest that is tried in every way: past the last bound between two ways.
     const LONGEST: usize = 300;
-    const PAGE: usize = 4096;
 
     /// A byte that its neighbours have not.
     fn byte(at: usize) -> u8 {
@@ -273,34 +268,6 @@ mod tests {
                     assert!(is_moved_right(base + apart, base, len), "{len} bytes at {base}, {apart} back");
                 }
             }
-        }
-    }
-
-    /// A page between two that nobody may touch.
-    struct Lonely(NonNull<c_void>);
-
-    impl Lonely {
-        fn new() -> Self {
-            let length = NonZero::new(3 * PAGE).expect("three pages");
-            // SAFETY: new memory at a place of the kernel's choice.
-            let pages = unsafe { mmap_anonymous(None, length, ProtFlags::PROT_NONE, MapFlags::MAP_PRIVATE) }.unwrap();
-            let lonely = Self(pages);
-            let inner = NonNull::new(lonely.page().cast()).expect("a page");
-            // SAFETY: one whole page of it.
-            unsafe { mprotect(inner, PAGE, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE) }.unwrap();
-            lonely
-        }
-
-        fn page(&self) -> *mut u8 {
-            // SAFETY: the second of three pages.
-            unsafe { self.0.as_ptr().cast::<u8>().add(PAGE) }
-        }
-    }
-
-    impl Drop for Lonely {
-        fn drop(&mut self) {
-            // SAFETY: nobody has it but this.
-            unsafe { munmap(self.0, 3 * PAGE) }.unwrap();
         }
     }
 

@@ -85,6 +85,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     if let Err(error) = casemate_link::let_run() {
         tracing::warn!(%error, "the kernel's order of turns stays as it is; only speed depends on it");
     }
+    casemate_memory::keep_blocks();
     let main = Builder::new_current_thread().enable_all().build()?;
     let aside = Aside::start()?;
     let result = main.block_on(serve(config, &aside.handle));

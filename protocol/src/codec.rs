@@ -4,11 +4,15 @@
 //! 64 or more is critical and is refused by a reader that does not know it. No key of 64 or more exists yet.
 
 use minicbor::data::Type;
+use minicbor::encode::write::Cursor;
 use minicbor::{Decode, Decoder, Encode, Encoder};
-use zeroize::Zeroizing;
+
+use crate::wipe::{ZeroizingVec, wipe};
 
 /// Keys from here on must be understood.
 pub const FIRST_CRITICAL_KEY: u64 = 64;
+/// More than most messages have.
+const USUAL_BYTES: usize = 512;
 /// Nesting deeper than any message of ours.
 const MAX_DEPTH: usize = 12;
 
@@ -29,18 +33,35 @@ pub enum DecodeError {
     Unexpected,
 }
 
-/// Encodes a value. Writing into memory cannot fail, and our types encode unconditionally.
+/// Encodes a value into a vector of exactly its size.
 pub fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
+    let mut usual = [0; USUAL_BYTES];
+    if let Some(encoded) = encode_within(value, &mut usual) {
+        return encoded.to_vec();
+    }
     let mut out = Vec::with_capacity(encoded_len(value));
     encode_onto(value, &mut out);
     out
 }
 
 /// Encodes a value that holds secrets into a buffer of exactly its size, so that no reallocation leaves a copy behind.
-pub fn encode_secret<T: Encode<()>>(value: &T) -> Zeroizing<Vec<u8>> {
-    let mut out = Zeroizing::new(Vec::with_capacity(encoded_len(value)));
-    encode_onto(value, &mut out);
-    out
+pub fn encode_secret<T: Encode<()>>(value: &T) -> ZeroizingVec {
+    let mut usual = [0; USUAL_BYTES];
+    let encoded = encode_within(value, &mut usual).map(|encoded| ZeroizingVec::from(encoded.to_vec()));
+    wipe(&mut usual);
+    encoded.unwrap_or_else(|| {
+        let mut out = ZeroizingVec::with_capacity(encoded_len(value));
+        encode_onto(value, &mut out);
+        out
+    })
+}
+
+/// The encoded value if it fits into `room`: most do, and need not be gone through a first time for their length.
+fn encode_within<'a, T: Encode<()>>(value: &T, room: &'a mut [u8]) -> Option<&'a [u8]> {
+    let mut cursor = Cursor::new(&mut *room);
+    Encoder::new(&mut cursor).encode(value).ok()?;
+    let length = cursor.position();
+    room.get(..length)
 }
 
 /// Appends an encoded value to `out`, which may grow: not for secrets.
@@ -228,10 +249,15 @@ mod tests {
         assert_eq!(decode::<Bounded>(&hex::decode("a1009bffffffffffffffff").unwrap(), 64), Err(DecodeError::Malformed));
     }
 
+    /// Those that have the usual length and those that have not, about the bound between them.
     #[test]
     fn length_is_exact() {
-        let value = Sample { a: 70_000, b: Some("x".repeat(300)) };
-        assert_eq!(encoded_len(&value), encode(&value).len());
-        assert_eq!(decode(&encode(&value), 1024), Ok(value));
+        for len in (0..8).chain(USUAL_BYTES - 20..USUAL_BYTES + 20) {
+            let value = Sample { a: 70_000, b: Some("x".repeat(len)) };
+            let (encoded, secret) = (encode(&value), encode_secret(&value));
+            assert_eq!((encoded.len(), encoded.capacity()), (encoded_len(&value), encoded_len(&value)));
+            assert_eq!((secret.as_slice(), secret.capacity()), (encoded.as_slice(), encoded_len(&value)));
+            assert_eq!(decode(&encoded, 1024), Ok(value));
+        }
     }
 }

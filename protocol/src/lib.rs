@@ -30,6 +30,7 @@ pub mod statement;
 pub mod subject;
 pub mod trust;
 pub mod window;
+pub mod wipe;
 
 /// The version of everything on the wire: frames, session and object format. It names the handshake, so that another handshake
 /// (a post-quantum hybrid) is another version.

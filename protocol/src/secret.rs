@@ -7,14 +7,16 @@ use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
+use crate::wipe::ZeroizingVec;
+
 /// Secret bytes: wiped when dropped, compared in constant time, printed as `redacted`. On the wire a CBOR byte string.
 #[derive(Clone, Default)]
-pub struct Secret(Zeroizing<Vec<u8>>);
+pub struct Secret(ZeroizingVec);
 
 impl Secret {
     /// Takes ownership of the bytes; the caller keeps no copy.
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self(Zeroizing::new(bytes))
+        Self(bytes.into())
     }
 
     /// The bytes as an array of a known length.

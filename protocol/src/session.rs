@@ -9,7 +9,7 @@ use chacha20poly1305::aead::AeadInPlace;
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit, Nonce, Tag};
 use minicbor::{Decode, Encode};
 use snow::HandshakeState;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
 use crate::codec;
 use crate::frame::SealedRun;
@@ -19,6 +19,7 @@ use crate::padding::size_class;
 use crate::secret::Secret;
 use crate::statement::Credentials;
 use crate::window::ReplayWindow;
+use crate::wipe::{ZeroizingVec, wipe};
 use crate::{PROTOCOL_VERSION, label, limits};
 
 /// The handshake's name. Another one is another protocol version.
@@ -177,7 +178,7 @@ impl Responder {
     /// # Errors
     /// [`SessionError::Handshake`]; the handshake is then over.
     pub fn finish(mut self, noise: &[u8]) -> Result<([u8; 32], Opening, Channel), SessionError> {
-        let mut payload = Zeroizing::new(vec![0; noise.len().min(NOISE_MESSAGE_BYTES)]);
+        let mut payload = ZeroizingVec::from(vec![0; noise.len().min(NOISE_MESSAGE_BYTES)]);
         let len = self.0.read_message(noise, &mut payload).map_err(|_| SessionError::Handshake)?;
         let opening: Opening =
             codec::decode(&payload[..len], NOISE_MESSAGE_BYTES).map_err(|_| SessionError::Handshake)?;
@@ -263,7 +264,7 @@ impl Channel {
         if plaintext.len() > limits::FRAME_BYTES - limits::FRAME_BYTES / 8 - 1024 {
             return Err(SessionError::TooLarge);
         }
-        let padded_len = size_class(LENGTH_BYTES + plaintext.len());
+        let padded_len = size_class(CONTENT_AT + plaintext.len()) - POSITION_BYTES;
         let count = padded_len.div_ceil(CONTENT);
         let (count_byte, count_u64) = (u8::try_from(count).map_err(|_| SessionError::TooLarge)?, count as u64);
         if self.send_counter + count_u64 > limits::SESSION_MESSAGES {
@@ -291,7 +292,7 @@ impl Channel {
             ciphertext.resize(end, 0);
             let nonce = nonce(first + u64::from(index));
             let Ok(tag) = cipher.encrypt_in_place_detached(&nonce, &[], &mut ciphertext[start..]) else {
-                ciphertext.zeroize();
+                wipe(&mut ciphertext);
                 return Err(SessionError::TooLarge);
             };
             ciphertext.extend_from_slice(&tag);
@@ -305,7 +306,7 @@ impl Channel {
     ///
     /// # Errors
     /// [`SessionError::Replayed`], [`SessionError::Forged`] or [`SessionError::Exhausted`].
-    pub fn open(&mut self, run: &SealedRun) -> Result<Zeroizing<Vec<u8>>, SessionError> {
+    pub fn open(&mut self, run: &SealedRun) -> Result<ZeroizingVec, SessionError> {
         const SEALED: usize = limits::PART_BYTES + TAG_BYTES;
         let parts = run.ciphertext.len().div_ceil(SEALED);
         let count = u8::try_from(parts).map_err(|_| SessionError::Forged)?;
@@ -322,14 +323,14 @@ impl Channel {
         let cipher = cipher(&self.receive_key).ok_or(SessionError::Exhausted)?;
         // One allocation, no longer than the run: all of it is wiped afterwards. In front of each part's content its position takes the
         // place of two bytes of the part before, which is opened by then.
-        let mut padded = Zeroizing::new(vec![0; run.ciphertext.len()]);
-        let mut at = 0;
-        let mut filled = 0;
+        let mut padded = ZeroizingVec::with_capacity(run.ciphertext.len());
         for (index, sealed) in (0_u8..).zip(run.ciphertext.chunks(SEALED)) {
             let (sealed, tag) = sealed.split_last_chunk::<TAG_BYTES>().ok_or(SessionError::Forged)?;
-            let before = [padded[at], padded[at + 1]];
-            let part = &mut padded[at..at + sealed.len()];
-            part.copy_from_slice(sealed);
+            let at = padded.len().saturating_sub(POSITION_BYTES);
+            let before = padded[at..].first_chunk().copied().unwrap_or([0; POSITION_BYTES]);
+            padded.truncate(at);
+            padded.extend_from_slice(sealed);
+            let part = &mut padded[at..];
             cipher
                 .decrypt_in_place_detached(&nonce(run.counter + u64::from(index)), &[], part, Tag::from_slice(tag))
                 .map_err(|_| SessionError::Forged)?;
@@ -337,15 +338,12 @@ impl Channel {
                 return Err(SessionError::Forged);
             }
             part[..POSITION_BYTES].copy_from_slice(&before);
-            filled = at + sealed.len();
-            at += limits::PART_BYTES - POSITION_BYTES;
         }
-        padded.truncate(filled);
         let Some((length, content)) = padded[POSITION_BYTES..].split_first_chunk::<LENGTH_BYTES>() else {
             return Err(SessionError::Forged);
         };
         let length = usize::try_from(u32::from_be_bytes(*length)).expect("at least 32 bits");
-        if length > content.len() || POSITION_BYTES + size_class(LENGTH_BYTES + length) != padded.len() {
+        if length > content.len() || size_class(CONTENT_AT + length) != padded.len() {
             return Err(SessionError::Forged);
         }
         (run.counter..end).for_each(|counter| self.received.mark(counter));
@@ -386,6 +384,61 @@ mod tests {
         let (key, found, manager) = manager.finish(&finish).unwrap();
         assert_eq!((key, found), (public_key(&[11; 32]), opening));
         (device, manager)
+    }
+
+    /// All of a run is a size class, what stands in front of the message counted in, and nothing is sealed beyond it.
+    #[test]
+    fn a_small_message_fills_its_class() {
+        let (mut device, mut manager) = session(None);
+        for (len, class) in [(0, 256), (250, 256), (251, 288), (282, 288), (283, 320), (1018, 1024)] {
+            let run = device.seal(&vec![7; len]).unwrap();
+            assert_eq!(run.ciphertext.len(), class + TAG_BYTES, "{len}");
+            assert_eq!(manager.open(&run).unwrap().as_slice(), vec![7; len]);
+        }
+    }
+
+    /// What somebody who has the session's keys may seal, and no honest device does. Each part is sealed as it stands.
+    #[test]
+    fn genuine_parts_that_are_no_run_are_refused_and_leave_no_trace() {
+        let (device, mut manager) = session(None);
+        let part = |len: usize, begins: &[u8]| {
+            let mut part = vec![0; len];
+            part[..begins.len()].copy_from_slice(begins);
+            part
+        };
+        let first = |count| part(limits::PART_BYTES, &[0, count]);
+        let not_runs = [
+            vec![part(0, &[])],
+            vec![part(1, &[0])],
+            vec![part(2, &[0, 1])],
+            vec![part(5, &[0, 1])],
+            vec![part(256, &[0, 2])],
+            vec![part(256, &[1, 1])],
+            vec![part(256, &[0, 1, 0, 0, 0, 251])],
+            vec![part(256, &[0, 1, 255, 255, 255, 255])],
+            vec![part(255, &[0, 1])],
+            vec![part(288, &[0, 1, 0, 0, 0, 250])],
+            vec![first(2), part(0, &[])],
+            vec![first(2), part(1, &[1])],
+            vec![first(2), part(2, &[0, 2])],
+            vec![first(3), part(2, &[1, 3])],
+        ];
+        let cipher = cipher(&device.send_key).unwrap();
+        let seal = |parts: &[Vec<u8>]| {
+            let mut ciphertext = Vec::new();
+            for (counter, part) in (0..).zip(parts) {
+                let mut sealed = part.clone();
+                let tag = cipher.encrypt_in_place_detached(&nonce(counter), &[], &mut sealed).unwrap();
+                ciphertext.extend([&sealed[..], &tag].concat());
+            }
+            SealedRun { counter: 0, ciphertext }
+        };
+        for parts in &not_runs {
+            let lens: Vec<usize> = parts.iter().map(Vec::len).collect();
+            assert_eq!(manager.open(&seal(parts)), Err(SessionError::Forged), "{lens:?}, {:?}", &parts.last());
+        }
+        let run = seal(&[part(256, &[0, 1, 0, 0, 0, 250])]);
+        assert_eq!(manager.open(&run).unwrap().as_slice(), [0; 250], "as honest ones seal it");
     }
 
     /// The transport messages are Noise's own, byte for byte: a client in another language may use any library.

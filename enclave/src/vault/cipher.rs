@@ -12,6 +12,7 @@ use casemate_protocol::label;
 use casemate_protocol::object::{Header, Object, TAG_BYTES};
 use casemate_protocol::padding::size_class;
 use casemate_protocol::secret::Secret;
+use casemate_protocol::wipe::ZeroizingVec;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -81,7 +82,7 @@ impl RootKey {
         let start = object.len();
         let padded = size_class(LENGTH_BYTES + body.len());
         // One allocation: growing would leave plaintext behind.
-        let mut sealed = Zeroizing::new(Vec::with_capacity(padded));
+        let mut sealed = ZeroizingVec::with_capacity(padded);
         let length = u32::try_from(body.len()).expect("a body has at most 4 MiB");
         sealed.extend_from_slice(&length.to_be_bytes());
         sealed.extend_from_slice(body);
@@ -100,9 +101,9 @@ impl RootKey {
     ///
     /// # Errors
     /// [`NotAuthentic`].
-    pub fn open(&self, object: &Object<'_>) -> Result<Zeroizing<Vec<u8>>, NotAuthentic> {
+    pub fn open(&self, object: &Object<'_>) -> Result<ZeroizingVec, NotAuthentic> {
         let (sealed, tag) = object.sealed.split_last_chunk::<TAG_BYTES>().ok_or(NotAuthentic)?;
-        let mut body = Zeroizing::new(sealed.to_vec());
+        let mut body = ZeroizingVec::from(sealed.to_vec());
         self.cipher(&object.header)
             .decrypt_inout_detached(&Nonce::default(), object.associated, body.as_mut_slice().into(), &Tag::from(*tag))
             .map_err(|_| NotAuthentic)?;

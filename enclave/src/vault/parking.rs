@@ -24,6 +24,7 @@ use casemate_protocol::label;
 use casemate_protocol::lock::LockCopy;
 use casemate_protocol::object::TAG_BYTES;
 use casemate_protocol::secret::Secret;
+use casemate_protocol::wipe::ZeroizingVec;
 use minicbor::{Decode, Encode};
 use zeroize::Zeroizing;
 
@@ -49,7 +50,7 @@ const WHOLE: &str = "casemate/parked-whole/v1";
 /// What the zygote makes once and every vault-manager inherits. It stands in one place of the heap and never on a stack: wherever it is
 /// handed on, a process has one copy to wipe.
 #[derive(Default)]
-pub struct ParkingSecret(Zeroizing<Vec<u8>>);
+pub struct ParkingSecret(ZeroizingVec);
 
 impl fmt::Debug for ParkingSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -60,7 +61,7 @@ impl fmt::Debug for ParkingSecret {
 impl ParkingSecret {
     /// A secret that nobody else has.
     pub fn random(randomness: &dyn Randomness) -> Self {
-        let mut secret = Zeroizing::new(vec![0; 32]);
+        let mut secret = ZeroizingVec::from(vec![0; 32]);
         randomness.fill(&mut secret);
         Self(secret)
     }
@@ -186,7 +187,7 @@ impl ParkingKey {
         [&salt[..], &length.to_be_bytes(), &first, &rest].concat()
     }
 
-    fn seal_part(&self, salt: &[u8], label: &str, mut body: Zeroizing<Vec<u8>>) -> Vec<u8> {
+    fn seal_part(&self, salt: &[u8], label: &str, mut body: ZeroizingVec) -> Vec<u8> {
         let cipher = self.cipher(salt, label);
         let tag = cipher
             .encrypt_inout_detached(&Nonce::default(), self.vault.as_bytes(), body.as_mut_slice().into())
@@ -208,9 +209,9 @@ impl ParkingKey {
         codec::decode(&self.open_part(&whole.salt, WHOLE, &whole.sealed)?, PARKED_BYTES).ok()
     }
 
-    fn open_part(&self, salt: &[u8], label: &str, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    fn open_part(&self, salt: &[u8], label: &str, sealed: &[u8]) -> Option<ZeroizingVec> {
         let (sealed, tag) = sealed.split_last_chunk::<TAG_BYTES>()?;
-        let mut body = Zeroizing::new(sealed.to_vec());
+        let mut body = ZeroizingVec::from(sealed.to_vec());
         let (cipher, tag) = (self.cipher(salt, label), Tag::from(*tag));
         cipher
             .decrypt_inout_detached(&Nonce::default(), self.vault.as_bytes(), body.as_mut_slice().into(), &tag)

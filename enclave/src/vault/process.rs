@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use casemate_memory::be_thrifty;
+use casemate_memory::{be_thrifty, keep_blocks};
 
 use super::manager::Manager;
 use super::parking::ParkingSecret;
@@ -15,6 +15,7 @@ use crate::zygote::leave;
 /// with the process.
 pub fn run(socket: OwnedFd, parking_secret: ParkingSecret) -> ! {
     be_thrifty();
+    keep_blocks();
     let (clock, randomness) = (SystemClock::of_the_machine(), OsRandomness);
     let mut socket = ManagerSocket::new(socket);
     let mut manager = Manager::new(&clock, &randomness, parking_secret);

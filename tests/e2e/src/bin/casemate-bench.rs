@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use casemate_e2e::bench::{self, Group, echo};
 use casemate_enclave::{vault, zygote};
-use casemate_memory::Heap;
+use casemate_memory::{Heap, keep_blocks};
 use clap::{Parser, Subcommand};
 
 /// musl's own gives memory back to the kernel so eagerly that a request costs system calls (`docs/decisions/0009`); its copies of memory
@@ -43,6 +43,7 @@ enum Part {
 fn main() -> ExitCode {
     // One row measures with this program as the zygote.
     zygote::enter_if_zygote(vault::rehearsal::rehearse, vault::process::run);
+    keep_blocks();
     let cli = Cli::parse();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let done = match cli.part {
