@@ -9,6 +9,10 @@ use std::pin::pin;
 use std::task::Context;
 use std::time::{Duration, Instant};
 
+use crate::scheduling::take_short_turns;
+
+/// How long nobody else was there when turns become short.
+const CALM: Duration = Duration::from_millis(10);
 /// Longest time of looking again. What has not come by then is slept for, and so is what comes next.
 const LIMIT: Duration = Duration::from_micros(300);
 
@@ -17,6 +21,7 @@ const LIMIT: Duration = Duration::from_micros(300);
 pub struct BusyPoll {
     began: Option<Instant>,
     was_quick: bool,
+    crowded_at: Option<Instant>,
 }
 
 impl BusyPoll {
@@ -26,20 +31,34 @@ impl BusyPoll {
         self.was_quick && now.saturating_duration_since(began) < LIMIT
     }
 
+    /// There is more than one to be waited for, and much to do.
+    pub fn crowded(&mut self, now: Instant) {
+        self.came(now);
+        self.crowded_at = Some(now);
+        take_short_turns(false);
+    }
+
+    fn is_calm(&self, now: Instant) -> bool {
+        self.crowded_at.is_none_or(|at| now.saturating_duration_since(at) >= CALM)
+    }
+
+    /// Has the task polled again once the runtime has looked for events and run what they woke.
+    pub fn look_again(&self, now: Instant, cx: &mut Context<'_>) {
+        if self.is_calm(now) {
+            take_short_turns(true);
+        }
+        // Whoever else can run on this processor goes first.
+        std::thread::yield_now();
+        // Such a task is woken behind the reactor's turn; one that wakes itself would be polled many times before it.
+        let _pending = pin!(tokio::task::yield_now()).poll(cx);
+    }
+
     /// It has come, or is no longer waited for alone.
     pub fn came(&mut self, now: Instant) {
         if let Some(began) = self.began.take() {
             self.was_quick = now.saturating_duration_since(began) < LIMIT;
         }
     }
-}
-
-/// Has the task polled again once the runtime has looked for events and run what they woke.
-pub fn look_again(cx: &mut Context<'_>) {
-    // Whoever else can run on this processor goes first.
-    std::thread::yield_now();
-    // Such a task is woken behind the reactor's turn; one that wakes itself would be polled many times before it.
-    let _pending = pin!(tokio::task::yield_now()).poll(cx);
 }
 
 #[cfg(test)]
@@ -60,5 +79,17 @@ mod tests {
         poll.came(at(2299));
         poll.came(at(9000));
         assert!(poll.waits(at(9000)), "what was not waited for says nothing");
+    }
+
+    #[test]
+    fn turns_are_short_only_after_a_while_alone() {
+        let start = Instant::now();
+        let mut poll = BusyPoll::default();
+        assert!(poll.is_calm(start));
+        poll.crowded(start);
+        assert!(!poll.is_calm(start + CALM / 2));
+        poll.crowded(start + CALM / 2);
+        assert!(!poll.is_calm(start + CALM));
+        assert!(poll.is_calm(start + CALM / 2 + CALM));
     }
 }

@@ -16,7 +16,7 @@ use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
-use crate::busy_poll::{BusyPoll, look_again};
+use crate::busy_poll::BusyPoll;
 use crate::connection::{CallError, CloseReason, Limits, NOTICE};
 use crate::port::Port;
 use crate::queue::Queue;
@@ -186,10 +186,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T> Exchange<S, T> {
         if let Some(reason) = closed {
             return Poll::Ready(Err(reason));
         }
-        if in_flight != 1 {
-            self.answer.came(std::time::Instant::now());
-        } else if self.answer.waits(std::time::Instant::now()) {
-            look_again(cx);
+        let now = std::time::Instant::now();
+        match in_flight {
+            0 => self.answer.came(now),
+            1 if self.answer.waits(now) => self.answer.look_again(now, cx),
+            1 => {}
+            _ => self.answer.crowded(now),
         }
         Poll::Pending
     }

@@ -21,7 +21,7 @@ pub mod stream;
 
 pub use address::{Address, Listener, Peer, connect};
 pub use answers::{Answers, Ticket};
-pub use busy_poll::{BusyPoll, look_again};
+pub use busy_poll::BusyPoll;
 pub use calls::{Calls, Ended, Exchange};
 pub use connection::{CallError, Caller, CloseReason, Closed, Connection, InFlight, Incoming, Limits, Replier};
 pub use hello::{HelloError, accept_hello, answer_hello, dial_hello, negotiate};

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use casemate_link::{Answers, BusyPoll, CloseReason, Stream, Ticket, look_again};
+use casemate_link::{Answers, BusyPoll, CloseReason, Stream, Ticket};
 use casemate_protocol::codec;
 use casemate_protocol::error::{ErrorCode, Refusal};
 use casemate_protocol::frame::DeviceFrame;
@@ -201,10 +201,11 @@ impl Shell {
             }
         }
         let now = std::time::Instant::now();
-        if !self.callers.is_empty() {
-            self.next.came(now);
-        } else if self.requests.is_some() && self.next.waits(now) {
-            look_again(cx);
+        match self.callers.len() {
+            0 if self.requests.is_some() && self.next.waits(now) => self.next.look_again(now, cx),
+            0 => {}
+            1 => self.next.came(now),
+            _ => self.next.crowded(now),
         }
         Poll::Pending
     }
