@@ -10,6 +10,7 @@
 
 pub mod address;
 mod answers;
+mod bucket;
 mod busy_poll;
 mod calls;
 pub mod connection;
@@ -21,6 +22,7 @@ pub mod stream;
 
 pub use address::{Address, Listener, Peer, connect};
 pub use answers::{Answers, Ticket};
+pub use bucket::TokenBucket;
 pub use busy_poll::BusyPoll;
 pub use calls::{Calls, Ended, Exchange};
 pub use connection::{CallError, Caller, CloseReason, Closed, Connection, InFlight, Incoming, Limits, Replier};

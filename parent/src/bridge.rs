@@ -13,7 +13,8 @@ use bytes::Bytes;
 use casemate_link::{CallError, Exchange, Limits};
 use casemate_protocol::codec;
 use casemate_protocol::error::{ErrorCode, Refusal};
-use casemate_protocol::frame::{DeviceFrame, DeviceFrameKind, VaultFrame};
+use casemate_protocol::frame::{DeviceFrame, DeviceFrameKind, SessionId, VaultFrame};
+use casemate_protocol::id::VaultId;
 use casemate_protocol::limits;
 use casemate_protocol::link::{AttestReply, AttestRequest, Class, REQUEST_BYTES, RequestCall, RequestReply};
 use casemate_protocol::subject::Subjects;
@@ -26,6 +27,7 @@ use crate::enclave::{Enclave, RequestsStream};
 use crate::metric::{Outcome, RequestMetrics};
 use crate::stage;
 use crate::state::NodeState;
+use crate::strangers::Strangers;
 
 /// The enclave keeps the request's deadline itself and knows more about its fate: it gets so much longer to say so.
 const GRACE: Duration = Duration::from_millis(100);
@@ -48,6 +50,7 @@ pub struct Bridge {
     subjects: Subjects,
     enclave: Arc<Enclave>,
     metrics: RequestMetrics,
+    strangers: Strangers,
     open: AtomicUsize,
     /// Answers that wait for NATS, with a task each.
     late: AtomicUsize,
@@ -67,7 +70,9 @@ pub enum Waiter {
 #[derive(Debug)]
 pub struct Device {
     reply_to: Subject,
+    vault: VaultId,
     kind: DeviceFrameKind,
+    session: Option<SessionId>,
     received: Instant,
     /// Counts it as open.
     open: Open,
@@ -81,6 +86,7 @@ impl Bridge {
             subjects,
             enclave,
             metrics: RequestMetrics::default(),
+            strangers: Strangers::default(),
             open: AtomicUsize::new(0),
             late: AtomicUsize::new(0),
             idle: Notify::new(),
@@ -136,45 +142,39 @@ impl Bridge {
             Ok(peek) => peek,
             Err(code) => return self.refuse(reply_to, code.into(), Outcome::Malformed),
         };
-        let device = Device { reply_to, kind: peek.kind, received, open: Open::new(self) };
-        if let Err((refusal, outcome, device)) = self.forward(&message.subject, &message.payload, peek.deadline, device)
-        {
-            self.refuse(device.reply_to, refusal, outcome);
+        let Some(vault) = self.subjects.parse_vault(&message.subject) else {
+            let refusal = Refusal::field(ErrorCode::InvalidArgument, "subject");
+            return self.refuse(reply_to, refusal, Outcome::Malformed);
+        };
+        if let Err(refusal) = self.strangers.admits(vault, peek.session.as_ref(), received) {
+            return self.refuse(reply_to, refusal, Outcome::Stranger);
         }
+        let (kind, session, open) = (peek.kind, peek.session, Open::new(self));
+        self.forward(&message.payload, peek.deadline, Device { reply_to, vault, kind, session, received, open });
     }
 
     /// Puts a request on its way to the enclave; its end comes to [`Bridge::ended`].
-    fn forward(
-        &self,
-        subject: &Subject,
-        frame: &Bytes,
-        deadline: Duration,
-        device: Device,
-    ) -> Result<(), (Refusal, Outcome, Device)> {
-        let Some(vault) = self.subjects.parse_vault(subject) else {
-            return Err((Refusal::field(ErrorCode::InvalidArgument, "subject"), Outcome::Malformed, device));
-        };
+    fn forward(self: &Arc<Self>, frame: &Bytes, deadline: Duration, device: Device) {
         let unavailable = || (Refusal::retry(ErrorCode::Unavailable, UNAVAILABLE_RETRY_MS), Outcome::Unavailable);
         let Some(requests) = self.enclave.requests() else {
             let (refusal, outcome) = unavailable();
-            return Err((refusal, outcome, device));
+            return self.refuse(device.reply_to, refusal, outcome);
         };
         let deadline_ms = u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX);
-        let call = RequestCall::Vault { vault, deadline_ms, frame: frame.to_vec() };
+        let call = RequestCall::Vault { vault: device.vault, deadline_ms, frame: frame.to_vec() };
         let device_received = device.received;
         let until = device_received + deadline + GRACE;
         let Err((error, Waiter::Device(device))) =
             requests.begin(codec::encode(&call).into(), until, Waiter::Device(device))
         else {
-            stage::forwarded(device_received.elapsed());
-            return Ok(());
+            return stage::forwarded(device_received.elapsed());
         };
         let (refusal, outcome) = match error {
             CallError::Busy => (Refusal::retry(ErrorCode::Busy, BUSY_RETRY_MS), Outcome::Busy),
             CallError::TooLarge => (ErrorCode::TooLarge.into(), Outcome::Malformed),
             CallError::Closed | CallError::Deadline | CallError::Unanswered => unavailable(),
         };
-        Err((refusal, outcome, device))
+        self.refuse(device.reply_to, refusal, outcome);
     }
 
     /// A call has ended.
@@ -184,14 +184,18 @@ impl Bridge {
             // Who asked may have given up meanwhile.
             Waiter::Asker(asker) => return drop(asker.send(answer)),
         };
-        let Device { reply_to, kind, received, open } = device;
+        let Device { reply_to, vault, kind, session, received, open } = device;
         match answer.map(|answer| codec::decode(&answer, REQUEST_BYTES)) {
             Ok(Ok(RequestReply::Frame(frame))) => {
+                self.learn(vault, session, &frame);
                 self.publish(reply_to, frame.into());
                 self.metrics.count(Outcome::Answered);
                 self.metrics.time(received.elapsed());
             }
-            Ok(Ok(RequestReply::Refused(refusal))) => self.refuse(reply_to, refusal, Outcome::Refused),
+            Ok(Ok(RequestReply::Refused(refusal))) => {
+                self.strangers.refused(vault, session.as_ref(), refusal.code, Instant::now());
+                self.refuse(reply_to, refusal, Outcome::Refused);
+            }
             Ok(Ok(RequestReply::Evidence(_)) | Err(_)) => {
                 tracing::error!("the enclave's answer to a request was not understood");
                 self.refuse(reply_to, unknown(kind, ErrorCode::Internal), Outcome::Lost);
@@ -202,6 +206,19 @@ impl Bridge {
             }
         }
         drop(open);
+    }
+
+    /// What a vault's answer says of who asked.
+    fn learn(&self, vault: VaultId, session: Option<SessionId>, frame: &[u8]) {
+        if session.is_some_and(|session| self.strangers.knows(vault, &session)) {
+            return;
+        }
+        match (VaultFrame::decode(frame), session) {
+            (Ok(VaultFrame::Sealed { .. }), Some(session)) => self.strangers.opened(vault, &session),
+            (Ok(VaultFrame::Welcome { session, .. }), None) => self.strangers.welcomed(vault, &session),
+            // A refusal, which anybody can bring about.
+            _ => {}
+        }
     }
 
     fn refuse(self: &Arc<Self>, reply_to: Subject, refusal: Refusal, outcome: Outcome) {

@@ -30,3 +30,4 @@ pub mod sdk;
 pub mod stage;
 pub mod state;
 pub mod store;
+pub mod strangers;

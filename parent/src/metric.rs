@@ -49,10 +49,12 @@ pub enum Outcome {
     Malformed,
     /// It asked for no answer, so it was not worked on.
     NoReply,
+    /// One of a flood that the enclave would have refused.
+    Stranger,
 }
 
 /// The outcomes again, for who must read them: the recorder's counters can only be written. One for the process, as the recorder is.
-static OUTCOMES: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
+static OUTCOMES: [AtomicU64; 9] = [const { AtomicU64::new(0) }; 9];
 
 /// Requests since the start: all of them, and those that this node should have served and did not. What an asker did wrong, and what the
 /// enclave refused, is no error of the node's: anybody could raise an alarm with it.
@@ -65,7 +67,7 @@ pub fn requests_and_errors() -> (u64, u64) {
 /// Handles for the hot path, looked up once.
 #[derive(Debug)]
 pub struct RequestMetrics {
-    outcomes: [Counter; 8],
+    outcomes: [Counter; 9],
     seconds: Histogram,
 }
 
@@ -82,6 +84,7 @@ impl Default for RequestMetrics {
                 outcome("lost"),
                 outcome("malformed"),
                 outcome("no_reply"),
+                outcome("stranger"),
             ],
             seconds: histogram!("casemate_request_seconds"),
         }

@@ -10,7 +10,6 @@
 //! ```
 
 pub mod backoff;
-pub mod bucket;
 pub mod configure;
 pub mod control;
 pub mod deletion;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use casemate_link::TokenBucket;
 use casemate_protocol::error::{ErrorCode, Refusal};
 use casemate_protocol::frame::DeviceFrameKind;
 use casemate_protocol::id::VaultId;
@@ -13,7 +14,6 @@ use super::event::{Action, ManagerExit, Op, RequestId, SlotId, StoreFailed};
 use super::slot::{Closing, HalfOpen, Handed, Pending, RESUMING_LIFE, STOP_LIMIT, Slot, Stage, State};
 use super::{CLOSING_SLOTS, GENERATION, Router, log, milliseconds};
 use crate::ipc::{FromManager, Newest, Notice, ToManager};
-use crate::supervisor::bucket::TokenBucket;
 
 /// Wrong lock keys for which one vault is opened, at once and each second from then on. An honest device whose key was turned shows one.
 const LOCKOUTS: u32 = 8;

@@ -48,6 +48,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use casemate_link::TokenBucket;
 use casemate_protocol::error::{ErrorCode, Refusal};
 use casemate_protocol::health::{RefusalNumbers, VaultNumbers};
 use casemate_protocol::id::VaultId;
@@ -60,7 +61,6 @@ pub use event::{Action, Answer, Event, Loaded, ManagerExit, Op, Put, RequestId, 
 pub use limits::{Limits, half_open};
 pub use listing::VaultView;
 
-use super::bucket::TokenBucket;
 use super::negative::NegativeCache;
 use super::stages::Stages;
 use crate::ipc::Notice;

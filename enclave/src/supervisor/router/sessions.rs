@@ -4,9 +4,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use casemate_link::TokenBucket;
 use casemate_protocol::frame::SessionId;
 
-use crate::supervisor::bucket::TokenBucket;
 use crate::vault::parking::PARKED_SESSIONS;
 use crate::vault::sessions::{HANDSHAKE_AGE, HANDSHAKES, SESSIONS};
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use casemate_link::TokenBucket;
 use casemate_protocol::error::{ErrorCode, Refusal};
 use casemate_protocol::frame::{DeviceFrameKind, SessionId};
 use casemate_protocol::id::VaultId;
@@ -12,7 +13,6 @@ use super::event::{Loaded, Op, RequestId, SlotId};
 use super::overload::SILENT;
 use super::sessions::Sessions;
 use super::usage::Usage;
-use crate::supervisor::bucket::TokenBucket;
 
 /// How long a vault-manager may be silent after it was given something, however short a device's deadline is. Without it, anybody who may
 /// send a frame with a deadline of a millisecond could have a vault's process killed.

@@ -118,17 +118,32 @@ impl Flood {
     /// Frames a second, as they really went out.
     #[expect(clippy::cast_precision_loss, reason = "frames of a run")]
     pub fn rate(&self) -> f64 {
-        self.shared.sent.load(Ordering::Relaxed) as f64 / self.begun.elapsed().as_secs_f64()
+        self.sent() as f64 / self.begun.elapsed().as_secs_f64()
     }
-}
 
-impl Drop for Flood {
-    fn drop(&mut self) {
+    /// Frames that went out so far.
+    pub fn sent(&self) -> u64 {
+        self.shared.sent.load(Ordering::Relaxed)
+    }
+
+    /// Ends it; says how many frames went out.
+    pub fn end(mut self) -> u64 {
+        self.stop();
+        self.sent()
+    }
+
+    fn stop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             // Its panic was printed; who looks at the rate sees the rest.
             drop(thread.join());
         }
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 

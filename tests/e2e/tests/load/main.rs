@@ -10,3 +10,4 @@ mod greedy_vaults;
 mod herd;
 mod neighbour;
 mod overload;
+mod strangers;

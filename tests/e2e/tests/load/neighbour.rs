@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use casemate_client::NatsTransport;
 use casemate_client::session::Session;
+use casemate_client::{NatsTransport, Transport};
 use casemate_e2e::Node;
 use casemate_e2e::owner::{OwnedVault, Owner};
+use casemate_protocol::request::Operation;
 use casemate_protocol::secret::Secret;
+use casemate_protocol::subject::Subjects;
 use tokio::runtime::Runtime;
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -31,6 +33,15 @@ impl Neighbour {
     /// Another session with the vault.
     pub(crate) async fn enter(&self) -> Session {
         self.owner.enter(&self.transport, &self.vault.record()).await
+    }
+
+    /// Reads in a session without the library's loop that asks again and makes another: whether it was answered in it.
+    pub(crate) async fn read_in(&self, session: &mut Session) -> bool {
+        let read = Operation::SecretGet { name: "a".to_owned(), revision: None };
+        let (frame, pending) = session.seal(None, None, &read).expect("a young session");
+        let subject = Subjects::default().vault(self.vault.id());
+        let answer = self.transport.request(subject, frame.encode(DEADLINE).into(), DEADLINE).await.expect("an answer");
+        session.open(&answer, &pending).is_ok()
     }
 
     /// Each read's time, shortest first. All are answered.
