@@ -27,5 +27,5 @@ pub use busy_poll::BusyPoll;
 pub use calls::{Calls, Ended, Exchange};
 pub use connection::{CallError, Caller, CloseReason, Closed, Connection, InFlight, Incoming, Limits, Replier};
 pub use hello::{HelloError, accept_hello, answer_hello, dial_hello, negotiate};
-pub use scheduling::let_run;
+pub use scheduling::{SHORT_SLICE_NS, let_run};
 pub use stream::{Detached, Stream};

@@ -9,7 +9,7 @@ use nix::libc::{
 };
 
 /// The shortest slice that the kernel has, nanoseconds.
-const SHORT_SLICE_NS: u64 = 100_000;
+pub const SHORT_SLICE_NS: u64 = 100_000;
 
 thread_local! {
     static TAKES_SHORT_TURNS: Cell<bool> = const { Cell::new(false) };

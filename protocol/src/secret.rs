@@ -4,13 +4,12 @@ use std::fmt;
 use std::ops::Deref;
 
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
-use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use crate::wipe::ZeroizingVec;
 
 /// Secret bytes: wiped when dropped, compared in constant time, printed as `redacted`. On the wire a CBOR byte string.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(ZeroizingVec);
 
 impl Secret {
@@ -40,14 +39,6 @@ impl From<&[u8]> for Secret {
         Self::new(bytes.to_vec())
     }
 }
-
-impl PartialEq for Secret {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.as_slice().ct_eq(other.0.as_slice()).into()
-    }
-}
-
-impl Eq for Secret {}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

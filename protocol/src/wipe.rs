@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
+use subtle::ConstantTimeEq;
 use zeroize::optimization_barrier;
 
 /// Overwrites with zeros. The barrier stands for a reader, so that the compiler cannot leave out what nobody else reads.
@@ -11,8 +12,8 @@ pub fn wipe(bytes: &mut [u8]) {
     optimization_barrier(bytes);
 }
 
-/// A vector of bytes all of whose room is wiped when it is dropped. Room that it outgrows is not: it is made as large as it will be.
-#[derive(Clone, Default, PartialEq, Eq)]
+/// A vector of bytes all of whose room is wiped when it is dropped, and which is compared in constant time. Room that it outgrows is not: it is made as large as it will be.
+#[derive(Clone, Default)]
 pub struct ZeroizingVec(Vec<u8>);
 
 impl ZeroizingVec {
@@ -54,6 +55,14 @@ impl AsRef<[u8]> for ZeroizingVec {
         &self.0
     }
 }
+
+impl PartialEq for ZeroizingVec {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for ZeroizingVec {}
 
 impl fmt::Debug for ZeroizingVec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -3,6 +3,7 @@
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
+use casemate_link::SHORT_SLICE_NS;
 use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
 use nix::unistd::{ForkResult, Pid, fork, getpid};
@@ -89,12 +90,10 @@ pub(super) fn child_signals() -> nix::Result<()> {
 
 /// How far a vault-manager stands behind the supervisor when there is not enough processor time for all: a tenth of its weight.
 const NICENESS: i32 = 10;
-/// How soon it wants to be done, nanoseconds; the shortest that the kernel has. Who has used little of its share goes before those who
-/// want to run for longer, so that a small request does not wait for everybody's large ones, however little its weight.
-const SLICE_NS: u64 = 100_000;
 
-/// Has this process give way to the supervisor, which all vaults share. It can always be done (kernels before 6.12 know no slices and
-/// leave them out); only speed would depend on it.
+/// Has this process give way to the supervisor, which all vaults share, and ask for the shortest turns: who has used little of its share
+/// goes before those who want to run for longer, so that a small request does not wait for everybody's large ones, however little its
+/// weight. It can always be done (kernels before 6.12 know no slices and leave them out); only speed would depend on it.
 pub(super) fn give_way() {
     let attributes = libc::sched_attr {
         size: u32::try_from(size_of::<libc::sched_attr>()).expect("a small structure"),
@@ -102,7 +101,7 @@ pub(super) fn give_way() {
         sched_flags: 0,
         sched_nice: NICENESS,
         sched_priority: 0,
-        sched_runtime: SLICE_NS,
+        sched_runtime: SHORT_SLICE_NS,
         sched_deadline: 0,
         sched_period: 0,
     };
@@ -208,6 +207,6 @@ mod tests {
         let (policy, nice, slice) = std::thread::spawn(scheduled).join().unwrap();
         assert_eq!((policy, nice), (libc::SCHED_BATCH.unsigned_abs(), NICENESS));
         // A kernel that knows no slices tells none.
-        assert!([0, SLICE_NS].contains(&slice), "{slice}");
+        assert!([0, SHORT_SLICE_NS].contains(&slice), "{slice}");
     }
 }
