@@ -6,14 +6,17 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
+use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
 use tokio::io::unix::AsyncFd;
 
+use super::habit::Habit;
 use super::router::{ManagerExit, SlotId};
 use crate::ipc::{FromManager, ToManager};
 use crate::socket::{self, SocketError};
 use crate::supervisor_socket::SupervisorSocket;
 use crate::watch;
-use crate::zygote::{Slot, Zygote, ZygoteError};
+use crate::zygote::{Place, Slot, Zygote, ZygoteError};
 
 /// Sockets that are looked at before others get their turn. Each says one message at a time, so that nobody who talks much is heard
 /// more often than the rest.
@@ -39,12 +42,17 @@ pub struct Managers {
     set: AsyncFd<watch::Set>,
     /// Tells a slot's present tenant from former ones.
     serial: u32,
+    /// Whose place is yet to be told to the zygote.
+    moves: Vec<SlotId>,
 }
 
 #[derive(Debug)]
 struct Entry {
     serial: u32,
     socket: SupervisorSocket,
+    /// None until the zygote has told it.
+    pid: Option<Pid>,
+    habit: Habit,
     /// Whether the set watches for room too. Only while something waits: a socket that is watched for both wakes this process each
     /// time the other side has read something, for nothing.
     watches_room: bool,
@@ -60,7 +68,7 @@ impl Managers {
     /// # Errors
     /// When the kernel has no descriptor or no memory left.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { entries: HashMap::new(), set: watch::set()?, serial: 0 })
+        Ok(Self { entries: HashMap::new(), set: watch::set()?, serial: 0, moves: Vec::new() })
     }
 
     /// Makes a socket and asks the zygote for a process at its other end.
@@ -74,7 +82,9 @@ impl Managers {
         self.set.get_ref().0.add(&ours, EpollEvent::new(EpollFlags::EPOLLIN, name(slot, serial)))?;
         zygote.spawn(Slot(slot.0), theirs, memory_bytes)?;
         let socket = SupervisorSocket::new(ours);
-        self.entries.insert(slot, Entry { serial, socket, watches_room: false, exit: None, closed: None });
+        let habit = Habit::default();
+        let entry = Entry { serial, socket, pid: None, habit, watches_room: false, exit: None, closed: None };
+        self.entries.insert(slot, entry);
         Ok(())
     }
 
@@ -83,6 +93,9 @@ impl Managers {
     pub fn send(&mut self, slot: SlotId, message: &ToManager) -> bool {
         let Some(entry) = self.entries.get_mut(&slot) else { return true };
         let sent = entry.socket.try_send(message);
+        if entry.habit.told(message) {
+            self.moves.push(slot);
+        }
         entry.watch_room(slot, self.set.get_ref());
         // Its end is told by its last words and the zygote.
         matches!(sent, Ok(()) | Err(SocketError::Closed))
@@ -119,7 +132,12 @@ impl Managers {
             entry.watch_room(slot, self.set.get_ref());
         }
         match entry.socket.try_recv() {
-            Ok(Some(message)) => out.push(Heard::Message(slot, message)),
+            Ok(Some(message)) => {
+                if entry.habit.said(&message) {
+                    self.moves.push(slot);
+                }
+                out.push(Heard::Message(slot, message));
+            }
             Ok(None) => {}
             Err(error) => out.extend(entry.close(slot, error, now, self.set.get_ref())),
         }
@@ -140,9 +158,45 @@ impl Managers {
         self.entries.iter().filter(|(_, entry)| lingers(entry)).map(|(slot, _)| *slot).collect()
     }
 
+    /// The zygote has made a process.
+    pub fn spawned(&mut self, slot: SlotId, pid: i32) {
+        if let Some(entry) = self.entries.get_mut(&slot) {
+            entry.pid = Some(Pid::from_raw(pid));
+        }
+    }
+
+    /// Looks at what everybody did since the last time.
+    pub fn look(&mut self) {
+        for (slot, entry) in &mut self.entries {
+            let used = if entry.habit.place() == Place::Home { entry.pid.and_then(processor_time) } else { None };
+            if entry.habit.looked_at(used) {
+                self.moves.push(*slot);
+            }
+        }
+    }
+
+    /// Tells the zygote who is to run elsewhere from now on. Those whom it has no room for are told of the next time.
+    ///
+    /// # Errors
+    /// [`ZygoteError::Gone`] ends the supervisor.
+    pub fn move_them(&mut self, zygote: &Zygote) -> Result<(), ZygoteError> {
+        while let Some(slot) = self.moves.last() {
+            // Where it is to be now, whatever was wanted before.
+            let place = self.entries.get(slot).map(|entry| entry.habit.place());
+            if let Some(place) = place
+                && !zygote.put(Slot(slot.0), place)?
+            {
+                break;
+            }
+            self.moves.pop();
+        }
+        Ok(())
+    }
+
     /// Closes a socket, which takes it out of the set.
     pub fn release(&mut self, slot: SlotId) {
         self.entries.remove(&slot);
+        self.moves.retain(|moved| *moved != slot);
     }
 }
 
@@ -175,6 +229,11 @@ impl Entry {
             }
         }
     }
+}
+
+/// Processor time of a process's whole life.
+fn processor_time(of: Pid) -> Option<Duration> {
+    clock_gettime(clock_getcpuclockid(of).ok()?).ok().map(Duration::from)
 }
 
 /// What the set tells of a socket: its slot and its tenant's serial.

@@ -14,6 +14,7 @@ pub mod configure;
 pub mod control;
 pub mod deletion;
 pub mod dial;
+mod habit;
 pub mod identity;
 pub mod jobs;
 pub mod log;

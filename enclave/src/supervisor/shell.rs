@@ -353,6 +353,7 @@ impl Shell {
     fn zygote(&mut self, event: ZygoteEvent) {
         match event {
             ZygoteEvent::Spawned { slot, pid, .. } => {
+                self.managers.spawned(SlotId(slot.0), pid);
                 self.event(Event::Spawned { slot: SlotId(slot.0), pid: pid.unsigned_abs() });
             }
             ZygoteEvent::SpawnFailed { slot, .. } => self.event(Event::SpawnFailed { slot: SlotId(slot.0) }),
@@ -418,6 +419,7 @@ impl Shell {
         for (slot, pid) in self.router.to_weigh() {
             self.router.weighed(slot, memory::resident(pid, shared));
         }
+        self.managers.look();
         for slot in self.managers.lingering(self.clock.monotonic()) {
             self.event(Event::Broken { slot });
         }
@@ -432,6 +434,7 @@ impl Shell {
             actions.append(&mut self.actions);
             self.actions = actions;
         }
+        self.managers.move_them(self.zygote.get_ref())?;
         let closed = |(vault, _): &mut (VaultId, _)| !self.router.is_closing(*vault);
         for (_, answer) in self.evictions.extract_if(.., closed) {
             let _ = answer.send(true);

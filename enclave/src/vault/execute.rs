@@ -131,11 +131,13 @@ pub fn read(
             Ok(Answer::Secret { value: found.value.clone(), revision: found.number, written_at: found.written_at })
         }
         Operation::SecretList { prefix, after } => {
-            let from = after.as_deref().unwrap_or("");
+            let from = match after.as_deref() {
+                Some(after) if after >= prefix.as_str() => std::ops::Bound::Excluded(after),
+                _ => std::ops::Bound::Included(prefix.as_str()),
+            };
             let mut matching = state
                 .secrets
-                .range::<str, _>((std::ops::Bound::Excluded(from), std::ops::Bound::Unbounded))
-                .skip_while(|(name, _)| name.as_str() < prefix.as_str())
+                .range::<str, _>((from, std::ops::Bound::Unbounded))
                 .take_while(|(name, _)| name.starts_with(prefix.as_str()));
             let entries = matching.by_ref().take(PAGE_ENTRIES).map(|(name, revisions)| {
                 secret_entry(name, revisions.front().expect("a secret has at least one revision"))

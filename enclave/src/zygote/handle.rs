@@ -17,7 +17,7 @@ use nix::sys::socket::{
 };
 
 use super::message::{Command, Event, MESSAGE_BYTES, ProbeReport};
-use super::{ARGV0, Slot, ZygoteEvent, is_zygote, probe};
+use super::{ARGV0, Place, Slot, ZygoteEvent, is_zygote, probe};
 use crate::sandbox::{Layer, SLOTS, SandboxOptions};
 
 /// Spawns that may wait for room in the control socket, which itself holds some hundreds.
@@ -89,6 +89,7 @@ pub struct Zygote {
     layers: Vec<Layer>,
     absent: Vec<Layer>,
     shared_bytes: u64,
+    has_homes: bool,
     waiting: Mutex<Waiting>,
 }
 
@@ -119,7 +120,8 @@ impl Zygote {
             .spawn()
             .map_err(ZygoteError::Exec)?;
         let (layers, waiting) = (options.layers(), Mutex::default());
-        let mut zygote = Self { control, process, layers, absent: Vec::new(), shared_bytes: 0, waiting };
+        let mut zygote =
+            Self { control, process, layers, absent: Vec::new(), shared_bytes: 0, has_homes: false, waiting };
         zygote.begin(options)?;
         Ok(zygote)
     }
@@ -128,7 +130,9 @@ impl Zygote {
         let deadline = Instant::now() + START_DEADLINE;
         self.queue(Command::Configure(options.clone()), None)?;
         match self.wait(deadline)? {
-            Event::Ready { absent, shared_bytes } => (self.absent, self.shared_bytes) = (absent, shared_bytes),
+            Event::Ready { absent, shared_bytes, has_homes } => {
+                (self.absent, self.shared_bytes, self.has_homes) = (absent, shared_bytes, has_homes);
+            }
             Event::LayerFailed(failure) => return Err(probe::not_in_force(failure)),
             _ => return Err(ZygoteError::Protocol),
         }
@@ -171,6 +175,21 @@ impl Zygote {
         self.queue(Command::Kill { slot }, None)
     }
 
+    /// Has the child in `slot` run there from now on, if there is one. Not answered. False while other commands wait, which come first: ask
+    /// again after the next event.
+    ///
+    /// # Errors
+    /// [`ZygoteError::Gone`].
+    pub fn put(&self, slot: Slot, place: Place) -> Result<bool, ZygoteError> {
+        if !self.has_homes {
+            return Ok(true);
+        }
+        if !self.waiting().is_empty() {
+            return Ok(false);
+        }
+        self.queue(Command::Put { slot, place }, None).map(|()| true)
+    }
+
     /// Readable when events are pending; for an `AsyncFd`.
     pub fn control_fd(&self) -> BorrowedFd<'_> {
         self.control.as_fd()
@@ -192,7 +211,7 @@ impl Zygote {
                 Event::SpawnFailed { slot, errno } => ZygoteEvent::SpawnFailed { slot, errno },
                 Event::Exited { slot, status } => ZygoteEvent::Exited { slot, status },
                 // Said so that each command has an event, after which the next one is sent.
-                Event::Killing | Event::NothingToKill => continue,
+                Event::Killing | Event::NothingToKill | Event::Put => continue,
                 Event::Ready { .. } | Event::LayerFailed(_) => return Err(ZygoteError::Protocol),
             }));
         }
@@ -224,7 +243,7 @@ impl Zygote {
 
     fn queue(&self, command: Command, socket: Option<OwnedFd>) -> Result<(), ZygoteError> {
         let mut waiting = self.waiting();
-        // Kills are never refused: there are no more of them than there are children.
+        // Kills are never refused: there are no more of them than there are children. Moves come one at a time.
         if socket.is_some() && waiting.len() >= WAITING_SPAWNS {
             return Err(ZygoteError::QueueFull);
         }

@@ -20,6 +20,7 @@ use super::child::{self, Manager, Purpose};
 use super::children::Children;
 use super::message::{Command, Event, MESSAGE_BYTES};
 use super::process::{self, CloneError, Reap, Side};
+use super::processors::Processors;
 use crate::sandbox::{self, FilterError, Sandbox, SandboxOptions, Unprepared};
 use crate::system::OsRandomness;
 use crate::text;
@@ -109,9 +110,11 @@ fn serve(rehearse: fn(), run_manager: Manager) -> Result<(), KeeperError> {
     let children = Children::new()?;
     rehearse();
     let shared_bytes = u64::try_from(text::moved()).unwrap_or(u64::MAX);
-    let ready = Event::Ready { absent: sandbox.absent().to_vec(), shared_bytes };
+    let processors = Processors::of_the_machine();
+    let ready = Event::Ready { absent: sandbox.absent().to_vec(), shared_bytes, has_homes: processors.is_some() };
     let parking_secret = ParkingSecret::random(&OsRandomness);
-    let mut keeper = Keeper { control, options, sandbox, children, run_manager, parking_secret, look_at: None };
+    let mut keeper =
+        Keeper { control, options, sandbox, children, processors, run_manager, parking_secret, look_at: None };
     let served = keeper.tell(&ready).and_then(|()| keeper.keep(&deaths));
     keeper.end_all()?;
     match served {
@@ -126,6 +129,8 @@ struct Keeper<'a> {
     options: SandboxOptions,
     sandbox: Sandbox,
     children: Children,
+    /// None where nobody has a home.
+    processors: Option<Processors>,
     run_manager: Manager,
     parking_secret: ParkingSecret,
     /// When to look at all children for one whose death was not told.
@@ -178,11 +183,20 @@ impl Keeper<'_> {
                 kill(pid, Signal::SIGKILL)?;
                 self.tell(&Event::Killing)
             }
+            (&Command::Put { slot, place }, None) => {
+                if let (Some(processors), Some(pid)) = (&self.processors, self.children.get(slot)) {
+                    // It may be ending, or the kernel may not let us: then it stays where it is.
+                    processors.put(pid, place).ok();
+                }
+                self.tell(&Event::Put)
+            }
             // The kernel drops the socket of a message when the zygote is out of descriptors.
             (&(Command::Spawn { slot, .. } | Command::Probe { slot, .. }), None) => {
                 self.tell(&Event::SpawnFailed { slot, errno: Errno::EMFILE })
             }
-            (Command::Configure(_), _) | (Command::Kill { .. }, Some(_)) => Err(KeeperError::Protocol),
+            (Command::Configure(_), _) | (Command::Kill { .. } | Command::Put { .. }, Some(_)) => {
+                Err(KeeperError::Protocol)
+            }
         }
     }
 

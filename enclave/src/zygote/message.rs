@@ -5,7 +5,7 @@
 
 use nix::errno::Errno;
 
-use super::{ExitKind, Slot};
+use super::{ExitKind, Place, Slot};
 use crate::sandbox::{Layer, LayerFailure, SandboxOptions};
 
 /// Bytes of every message.
@@ -79,6 +79,8 @@ pub(super) enum Command {
     Probe { slot: Slot, memory_bytes: u64 },
     /// Kill.
     Kill { slot: Slot },
+    /// Have the child run there from now on.
+    Put { slot: Slot, place: Place },
 }
 
 impl Command {
@@ -90,6 +92,13 @@ impl Command {
             Self::Spawn { slot, memory_bytes } => Words { tag: 2, a: slot.0, b: *memory_bytes, ..Words::default() },
             Self::Probe { slot, memory_bytes } => Words { tag: 3, a: slot.0, b: *memory_bytes, ..Words::default() },
             Self::Kill { slot } => Words { tag: 4, a: slot.0, ..Words::default() },
+            Self::Put { slot, place } => {
+                let kind = match place {
+                    Place::Anywhere => 0,
+                    Place::Home => 1,
+                };
+                Words { tag: 5, kind, a: slot.0, ..Words::default() }
+            }
         }
         .write()
     }
@@ -105,6 +114,14 @@ impl Command {
             2 => Self::Spawn { slot, memory_bytes: words.b },
             3 => Self::Probe { slot, memory_bytes: words.b },
             4 => Self::Kill { slot },
+            5 => {
+                let place = match words.kind {
+                    0 => Place::Anywhere,
+                    1 => Place::Home,
+                    _ => return None,
+                };
+                Self::Put { slot, place }
+            }
             _ => return None,
         })
     }
@@ -113,10 +130,12 @@ impl Command {
 /// Zygote to supervisor. Every command but the first has at least one event, so that events alone can pace the queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Event {
-    /// Configured; the layers that are absent for want of a controller, and how much memory each child has in common with all others.
+    /// Configured; the layers that are absent for want of a controller, how much memory each child has in common with all others, and
+    /// whether [`Place::Home`] is anywhere on this machine.
     Ready {
         absent: Vec<Layer>,
         shared_bytes: u64,
+        has_homes: bool,
     },
     /// Not configured: this layer cannot be made, or did not take effect. The zygote ends.
     LayerFailed(LayerFailure),
@@ -137,14 +156,17 @@ pub(super) enum Event {
     NothingToKill,
     /// There was somebody to kill; its exit will be reported.
     Killing,
+    /// Whoever lives there is where he can be.
+    Put,
 }
 
 impl Event {
     pub(super) fn write(&self) -> [u8; MESSAGE_BYTES] {
         let words = Words::default();
         match *self {
-            Self::Ready { ref absent, shared_bytes } => {
-                Words { tag: 1, b: u64::from(Layer::to_bits(absent)), c: shared_bytes, ..words }
+            Self::Ready { ref absent, shared_bytes, has_homes } => {
+                let kind = u8::from(has_homes);
+                Words { tag: 1, kind, b: u64::from(Layer::to_bits(absent)), c: shared_bytes, ..words }
             }
             Self::LayerFailed(failure) => Words { tag: 7, ..failure_words(failure) },
             Self::Spawned { slot, pid, micros } => {
@@ -162,6 +184,7 @@ impl Event {
             }
             Self::NothingToKill => Words { tag: 5, ..words },
             Self::Killing => Words { tag: 6, ..words },
+            Self::Put => Words { tag: 8, ..words },
         }
         .write()
     }
@@ -170,7 +193,15 @@ impl Event {
         let words = Words::read(bytes)?;
         let slot = Slot(words.a);
         Some(match words.tag {
-            1 => Self::Ready { absent: Layer::from_bits(u32::try_from(words.b).ok()?), shared_bytes: words.c },
+            1 => {
+                let absent = Layer::from_bits(u32::try_from(words.b).ok()?);
+                let has_homes = match words.kind {
+                    0 => false,
+                    1 => true,
+                    _ => return None,
+                };
+                Self::Ready { absent, shared_bytes: words.c, has_homes }
+            }
             2 => Self::Spawned { slot, pid: Words::number(words.b)?, micros: u32::try_from(words.c).ok()? },
             3 => Self::SpawnFailed { slot, errno: Errno::from_raw(Words::number(words.b)?) },
             4 => Self::Exited {
@@ -186,6 +217,7 @@ impl Event {
             5 => Self::NothingToKill,
             6 => Self::Killing,
             7 => Self::LayerFailed(failure(&words)?),
+            8 => Self::Put,
             _ => return None,
         })
     }
@@ -236,6 +268,8 @@ mod tests {
             Command::Spawn { slot, memory_bytes: u64::MAX },
             Command::Probe { slot, memory_bytes: 1 },
             Command::Kill { slot },
+            Command::Put { slot, place: Place::Home },
+            Command::Put { slot, place: Place::Anywhere },
         ] {
             assert_eq!(Command::read(&command.write()), Some(command));
         }
@@ -243,14 +277,15 @@ mod tests {
             [ExitKind::Code(255), ExitKind::Signal(64), ExitKind::SandboxKilled, ExitKind::LayerFailed(Layer::Seccomp)];
         let failure = |errno| LayerFailure { layer: Layer::Uid, errno };
         let others = [
-            Event::Ready { absent: Vec::new(), shared_bytes: 0 },
-            Event::Ready { absent: vec![Layer::Cgroup], shared_bytes: u64::MAX },
+            Event::Ready { absent: Vec::new(), shared_bytes: 0, has_homes: false },
+            Event::Ready { absent: vec![Layer::Cgroup], shared_bytes: u64::MAX, has_homes: true },
             Event::LayerFailed(failure(Some(Errno::EPERM))),
             Event::LayerFailed(failure(None)),
             Event::Spawned { slot, pid: i32::MAX, micros: 300 },
             Event::SpawnFailed { slot, errno: Errno::EAGAIN },
             Event::NothingToKill,
             Event::Killing,
+            Event::Put,
         ];
         for event in exits.map(|status| Event::Exited { slot, status }).into_iter().chain(others) {
             assert_eq!(Event::read(&event.write()), Some(event));

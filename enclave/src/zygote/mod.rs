@@ -16,6 +16,7 @@ mod keeper;
 mod message;
 mod probe;
 mod process;
+mod processors;
 
 use nix::errno::Errno;
 
@@ -31,6 +32,15 @@ pub const ARGV0: &str = "vault-manager";
 /// A place for one vault-manager. It decides the uid, so it is free again only when the exit of its last tenant was reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slot(pub u32);
+
+/// Which processors a vault-manager runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// One, on a machine that has two; all of them on any other.
+    Home,
+    /// All of them.
+    Anywhere,
+}
 
 /// What became of a vault-manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

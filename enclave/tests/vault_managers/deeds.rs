@@ -73,6 +73,7 @@ pub(crate) const FORBIDDEN: &[&str] = &[
     "ioctl",
     "setsockopt",
     "getppid",
+    "sched_setaffinity",
     "clock-of-another",
     "madvise-huge",
     "futex",
@@ -255,6 +256,7 @@ fn forbidden(deed: &str, number: c_int) -> c_long {
             "ioctl" => libc::syscall(libc::SYS_ioctl, NONE, libc::FIONREAD, byte),
             "setsockopt" => libc::syscall(libc::SYS_setsockopt, NONE, libc::SOL_SOCKET, libc::SO_SNDBUF, byte, 4),
             "getppid" => libc::syscall(libc::SYS_getppid),
+            "sched_setaffinity" => libc::syscall(libc::SYS_sched_setaffinity, NONE, 8, byte),
             // The CPU clock of another process, as clock_getcpuclockid(3) would make its id.
             "clock-of-another" => libc::syscall(libc::SYS_clock_gettime, (!number << 3) | 2, byte),
             "madvise-huge" => libc::syscall(libc::SYS_madvise, page, 4096, libc::MADV_HUGEPAGE),

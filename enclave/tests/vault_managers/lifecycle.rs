@@ -4,8 +4,9 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use casemate_enclave::sandbox::Layer;
-use casemate_enclave::zygote::{ExitKind, Slot, ZygoteError, ZygoteEvent};
+use casemate_enclave::zygote::{ExitKind, Place, Slot, ZygoteError, ZygoteEvent};
 use nix::errno::Errno;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -25,6 +26,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("letting_go_of_the_zygote_leaves_nothing", letting_go_of_the_zygote_leaves_nothing),
     ("deaths_at_one_time_are_all_told", deaths_at_one_time_are_all_told),
     ("a_burst_of_spawns_is_queued_and_bounded", a_burst_of_spawns_is_queued_and_bounded),
+    ("a_manager_runs_where_it_is_put", a_manager_runs_where_it_is_put),
 ];
 
 fn ends_are_told_apart() {
@@ -189,4 +191,31 @@ fn a_burst_of_spawns_is_queued_and_bounded() {
         house.event(|event| matches!(event, ZygoteEvent::Spawned { slot: of, .. } if of == Slot(slot)).then_some(()));
     }
     assert_eq!(house.exit_of(Slot(0)), ExitKind::Signal(libc::SIGKILL));
+}
+
+fn a_manager_runs_where_it_is_put() {
+    let processors = |pid| {
+        let set = sched_getaffinity(Pid::from_raw(pid)).unwrap();
+        (0..CpuSet::count()).filter(|number| set.is_set(*number).unwrap()).collect::<Vec<_>>()
+    };
+    // The zygote has what this thread has.
+    let [first, second, ..] = processors(0)[..] else { return println!("skipped: one processor") };
+    let (mut two, all, home) = (CpuSet::new(), [first, second], [first]);
+    two.set(first).unwrap();
+    two.set(second).unwrap();
+    sched_setaffinity(Pid::from_raw(0), &two).unwrap();
+    let mut house = House::open(&[]);
+    let (mut one, other) = (house.tenant(1), house.tenant(2));
+    for (next, (place, there)) in
+        [(Place::Home, &home[..]), (Place::Anywhere, &all[..])].into_iter().cycle().take(4).enumerate()
+    {
+        assert!(house.zygote.put(Slot(1), place).unwrap());
+        // Nobody lives there.
+        assert!(house.zygote.put(Slot(50), place).unwrap());
+        // The zygote does one thing after the other: who comes afterwards finds it done.
+        house.tenant(u32::try_from(10 + next).unwrap());
+        assert_eq!(processors(one.pid), there, "{place:?}");
+        assert_eq!(processors(other.pid), all, "the neighbour");
+        assert_eq!(house.text(&mut one, "echo"), "echo");
+    }
 }

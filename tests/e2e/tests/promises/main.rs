@@ -13,3 +13,4 @@ mod managers_are_reaped;
 mod operators_see_the_node_at_work;
 mod release_binaries;
 mod restarts;
+mod small_requests_stay_at_home;
