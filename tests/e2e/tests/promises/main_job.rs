@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::process::Command;
 
 use casemate_e2e::{Node, programs};
 use futures_util::StreamExt;
+
+/// What is asked of a process's memory at once.
+const PAGE: usize = 4096;
 
 /// Bytes that no other file of this machine has.
 fn recognisable(seed: u8, len: usize) -> Vec<u8> {
@@ -117,16 +120,18 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
 /// Every readable page of a process.
 fn memory_of(pid: i32) -> Vec<u8> {
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("a process has maps");
-    let mut memory = File::open(format!("/proc/{pid}/mem")).expect("root reads memory");
+    let memory = File::open(format!("/proc/{pid}/mem")).expect("root reads memory");
     let mut out = Vec::new();
     for line in maps.lines().filter(|line| line.contains(" r") && !line.contains("[v")) {
         let (range, _) = line.split_once(' ').expect("a range");
         let (start, end) = range.split_once('-').expect("two ends");
         let (start, end) = (u64::from_str_radix(start, 16).unwrap(), u64::from_str_radix(end, 16).unwrap());
-        let mut page = vec![0; usize::try_from(end - start).unwrap()];
-        if memory.seek(SeekFrom::Start(start)).is_ok() && memory.read_exact(&mut page).is_ok() {
-            out.extend_from_slice(&page);
+        let mut bytes = vec![0; usize::try_from(end - start).unwrap()];
+        // Page by page: what the process gives back meanwhile, in the middle or at the end of it, must not hide the rest.
+        for (at, page) in (start..).step_by(PAGE).zip(bytes.chunks_mut(PAGE)) {
+            let _gone = memory.read_exact_at(page, at);
         }
+        out.extend_from_slice(&bytes);
     }
     out
 }
