@@ -1,6 +1,6 @@
 //! The sockets of the vault-managers: one set that is watched, and a queue each, which is written.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -43,7 +43,7 @@ pub struct Managers {
     /// Tells a slot's present tenant from former ones.
     serial: u32,
     /// Whose place is yet to be told to the zygote.
-    moves: Vec<SlotId>,
+    moves: BTreeSet<SlotId>,
 }
 
 #[derive(Debug)]
@@ -68,7 +68,7 @@ impl Managers {
     /// # Errors
     /// When the kernel has no descriptor or no memory left.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { entries: HashMap::new(), set: watch::set()?, serial: 0, moves: Vec::new() })
+        Ok(Self { entries: HashMap::new(), set: watch::set()?, serial: 0, moves: BTreeSet::new() })
     }
 
     /// Makes a socket and asks the zygote for a process at its other end.
@@ -94,7 +94,7 @@ impl Managers {
         let Some(entry) = self.entries.get_mut(&slot) else { return true };
         let sent = entry.socket.try_send(message);
         if entry.habit.told(message) {
-            self.moves.push(slot);
+            self.moves.insert(slot);
         }
         entry.watch_room(slot, self.set.get_ref());
         // Its end is told by its last words and the zygote.
@@ -134,7 +134,7 @@ impl Managers {
         match entry.socket.try_recv() {
             Ok(Some(message)) => {
                 if entry.habit.said(&message) {
-                    self.moves.push(slot);
+                    self.moves.insert(slot);
                 }
                 out.push(Heard::Message(slot, message));
             }
@@ -170,7 +170,7 @@ impl Managers {
         for (slot, entry) in &mut self.entries {
             let used = if entry.habit.place() == Place::Home { entry.pid.and_then(processor_time) } else { None };
             if entry.habit.looked_at(used) {
-                self.moves.push(*slot);
+                self.moves.insert(*slot);
             }
         }
     }
@@ -180,15 +180,13 @@ impl Managers {
     /// # Errors
     /// [`ZygoteError::Gone`] ends the supervisor.
     pub fn move_them(&mut self, zygote: &Zygote) -> Result<(), ZygoteError> {
-        while let Some(slot) = self.moves.last() {
+        while let Some(slot) = self.moves.pop_first() {
+            let Some(entry) = self.entries.get(&slot) else { continue };
             // Where it is to be now, whatever was wanted before.
-            let place = self.entries.get(slot).map(|entry| entry.habit.place());
-            if let Some(place) = place
-                && !zygote.put(Slot(slot.0), place)?
-            {
+            if !zygote.put(Slot(slot.0), entry.habit.place())? {
+                self.moves.insert(slot);
                 break;
             }
-            self.moves.pop();
         }
         Ok(())
     }
@@ -196,7 +194,7 @@ impl Managers {
     /// Closes a socket, which takes it out of the set.
     pub fn release(&mut self, slot: SlotId) {
         self.entries.remove(&slot);
-        self.moves.retain(|moved| *moved != slot);
+        self.moves.remove(&slot);
     }
 }
 

@@ -194,6 +194,8 @@ fn a_burst_of_spawns_is_queued_and_bounded() {
 }
 
 fn a_manager_runs_where_it_is_put() {
+    let this = Pid::from_raw(0);
+    let before = sched_getaffinity(this).unwrap();
     let processors = |pid| {
         let set = sched_getaffinity(Pid::from_raw(pid)).unwrap();
         (0..CpuSet::count()).filter(|number| set.is_set(*number).unwrap()).collect::<Vec<_>>()
@@ -203,8 +205,9 @@ fn a_manager_runs_where_it_is_put() {
     let (mut two, all, home) = (CpuSet::new(), [first, second], [first]);
     two.set(first).unwrap();
     two.set(second).unwrap();
-    sched_setaffinity(Pid::from_raw(0), &two).unwrap();
+    sched_setaffinity(this, &two).unwrap();
     let mut house = House::open(&[]);
+    sched_setaffinity(this, &before).unwrap();
     let (mut one, other) = (house.tenant(1), house.tenant(2));
     for (next, (place, there)) in
         [(Place::Home, &home[..]), (Place::Anywhere, &all[..])].into_iter().cycle().take(4).enumerate()

@@ -60,6 +60,21 @@ fn lists_have_pages_and_prefixes() {
     assert_eq!((entries.len(), more), (44, false));
     let Ok(Answer::Secrets { entries, .. }) = device.ask(&mut node, list("o", None)) else { panic!() };
     assert_eq!(entries[0].name, "other");
+    // A page begins at the prefix, with a name that is the prefix itself, wherever the page before is said to have ended.
+    device.ask(&mut node, put("name", b"x")).unwrap();
+    for (prefix, after, first) in [
+        ("name", None, Some("name")),
+        ("name", Some(""), Some("name")),
+        ("name", Some("a"), Some("name")),
+        ("name", Some("name"), Some("name-000")),
+        ("name-2", Some("name-1"), Some("name-200")),
+        ("name", Some("o"), None),
+        ("nam\u{0}", None, None),
+        ("", None, Some("name")),
+    ] {
+        let Ok(Answer::Secrets { entries, .. }) = device.ask(&mut node, list(prefix, after)) else { panic!() };
+        assert_eq!(entries.first().map(|entry| entry.name.as_str()), first, "{prefix:?} after {after:?}");
+    }
 }
 
 #[test]

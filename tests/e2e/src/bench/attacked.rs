@@ -15,7 +15,7 @@ use crate::owner::Owner;
 
 /// Bad frames a second.
 const RATE: u32 = 10_000;
-/// Reads of one turn, and turns of a round: many short ones, so that what the machine does by itself meanwhile is told of all sides alike.
+/// Reads of one turn, and turns of each kind in a round.
 const TURN: u32 = 2_000;
 const TURNS: u32 = 2;
 /// How long an attack is on, or over, before it counts.
