@@ -268,6 +268,7 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
                     self.cope(operation, problem, open_ended)
                 }
             };
+            let is_superseded = matches!(next, Next::Renumber);
             let pause = match next {
                 Next::Done(answer) => return Ok(answer),
                 Next::Fail(error) => {
@@ -283,9 +284,6 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
                 Next::AtOnce => None,
                 Next::Renumber => {
                     self.forget(numbered.sequence)?;
-                    drop(numbered);
-                    numbered = self.number(operation)?;
-                    open_ended = numbered.reused;
                     None
                 }
                 Next::Later(after) => after,
@@ -293,6 +291,12 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
             let pause = backoff.pause(pause, self.options.outside.jitter());
             let remaining = deadline.saturating_sub(self.now());
             self.options.outside.sleep(pause.min(remaining)).await;
+            if is_superseded {
+                // Not before the pause: what this device does meanwhile would overtake the new number as well, and again each time.
+                drop(numbered);
+                numbered = self.number(operation)?;
+                open_ended = numbered.reused;
+            }
         }
     }
 

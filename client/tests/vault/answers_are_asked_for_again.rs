@@ -1,9 +1,12 @@
 //! A lost answer is asked for again under the same number, and nothing is ever done twice.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use casemate_client::{Explain, Kind, VaultError};
+use casemate_client::outside::unix_now;
+use casemate_client::retry::FIRST;
+use casemate_client::{Explain, Kind, Outside, VaultError, VaultOptions};
 use casemate_protocol::error::{ErrorCode, Refusal};
 use casemate_protocol::limits;
 use tokio::sync::Notify;
@@ -40,6 +43,62 @@ async fn a_time_out_is_unknown_and_the_same_command_asks_again() {
     assert_eq!(fake.inner().executed.len(), 1);
     assert!(last_kept(&fake).unresolved().is_empty());
     assert_eq!(put().await.unwrap(), 2, "a known outcome ends it: the same command is a new one again");
+}
+
+/// A clock on which pauses last until they are let go, and nothing else ever comes to its end.
+#[derive(Debug, Default)]
+struct Held {
+    begun: Arc<Notify>,
+    go_on: Arc<Notify>,
+}
+
+impl Outside for Held {
+    fn unix_seconds(&self) -> u64 {
+        unix_now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let (begun, go_on) = (Arc::clone(&self.begun), Arc::clone(&self.go_on));
+        Box::pin(async move {
+            if duration > FIRST {
+                // A limit.
+                std::future::pending::<()>().await;
+            }
+            begun.notify_one();
+            go_on.notified().await;
+        })
+    }
+
+    fn jitter(&self) -> u64 {
+        0
+    }
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn who_was_overtaken_is_not_overtaken_while_he_pauses() {
+    let fake = Fake::new();
+    let record = fake.created().await.record();
+    let clock = Arc::new(Held::default());
+    let options = VaultOptions { outside: Arc::clone(&clock) as Arc<dyn Outside>, ..VaultOptions::default() };
+    let vault = fake.vault_with(device_of(), record, options);
+    assert_eq!(vault.secret_put("b", b"1".as_slice().into(), None).await.unwrap(), 1);
+
+    fake.then([Host::VaultRefuses(ErrorCode::Superseded.into())]);
+    let put = vault.secret_put("a", b"1".as_slice().into(), None);
+    let meanwhile = async {
+        clock.begun.notified().await;
+        assert_eq!(vault.secret_put("b", b"2".as_slice().into(), None).await.unwrap(), 2);
+        clock.go_on.notify_one();
+    };
+    // With a number from before the pause it would pause again, and be overtaken again, until its time is up.
+    let both = Box::pin(async { tokio::join!(put, meanwhile) });
+    let (put, ()) = tokio::time::timeout(Duration::from_secs(10), both).await.expect("a second attempt is enough");
+    assert_eq!(put.unwrap(), 1);
+    assert!(fake.inner().sequences.is_sorted());
 }
 
 /// The fake looks at no device key, so any device will do.

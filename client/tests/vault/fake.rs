@@ -162,12 +162,15 @@ impl Fake {
     }
 
     pub(crate) fn vault_of(&self, device: Device, record: VaultRecord, deadline: Duration) -> Vault<Fake, Fake> {
+        self.vault_with(device, record, VaultOptions { deadline, ..VaultOptions::default() })
+    }
+
+    pub(crate) fn vault_with(&self, device: Device, record: VaultRecord, options: VaultOptions) -> Vault<Fake, Fake> {
         let mut trust = Trust::default();
         let [pcr0, pcr1, pcr2] = PCRS;
         let image = SelfBuilt { name: "test".to_owned(), measurements: Measurements { pcr0, pcr1, pcr2 } };
         let file = TrustFile { cluster: ClusterText(cluster().0), images: vec![image], releases: Vec::new() };
         trust.add(&file, &self.roots()).unwrap();
-        let options = VaultOptions { deadline, ..VaultOptions::default() };
         let parts = VaultParts {
             transport: self.clone(),
             keeper: self.clone(),
