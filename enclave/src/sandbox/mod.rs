@@ -107,6 +107,8 @@ pub(crate) struct Sandbox {
     filter: BpfProgram,
     ruleset: Option<OwnedFd>,
     zygote: OwnedFd,
+    /// Addresses that every fork begins with, bytes.
+    inherited: u64,
 }
 
 impl Sandbox {
@@ -114,7 +116,13 @@ impl Sandbox {
     /// exit.
     pub(crate) fn prepare(options: &SandboxOptions, zygote: OwnedFd) -> Result<Self, Unprepared> {
         let filter = seccomp::compile().map_err(Unprepared::Filter)?;
-        let mut sandbox = Self { layers: options.layers(), absent: Vec::new(), filter, ruleset: None, zygote };
+        let mut sandbox =
+            Self { layers: options.layers(), absent: Vec::new(), filter, ruleset: None, zygote, inherited: 0 };
+        if sandbox.has(Layer::Rlimits) {
+            // Before there is no `/proc` any more.
+            let unlimited = |errno| Unprepared::Layer(LayerFailure { layer: Layer::Rlimits, errno: Some(errno) });
+            sandbox.inherited = rlimits::inherited().map_err(unlimited)?;
+        }
         for layer in options.layers() {
             let failure = |errno| Unprepared::Layer(LayerFailure { layer, errno });
             match sandbox.make(layer).map_err(|errno| failure(Some(errno)))? {
@@ -190,13 +198,17 @@ impl Sandbox {
             }
         }
         for layer in before_last {
-            match holds(layer, cell) {
+            match self.holds(layer, cell) {
                 Ok(true) => {}
                 Ok(false) => return Err(LayerFailure { layer, errno: None }),
                 Err(errno) => return Err(LayerFailure { layer, errno: Some(errno) }),
             }
         }
         if self.has(Layer::Seccomp) { self.put_up(Layer::Seccomp, cell) } else { Ok(()) }
+    }
+
+    const fn memory(&self, cell: &Cell) -> rlimits::Memory {
+        rlimits::Memory { writable: cell.memory_bytes, inherited: self.inherited }
     }
 
     pub(crate) fn has(&self, layer: Layer) -> bool {
@@ -214,7 +226,7 @@ impl Sandbox {
             | Layer::PidNamespace => Ok(()),
             Layer::NoNewPrivs => no_new_privs::apply(),
             Layer::Landlock => self.ruleset.as_ref().ok_or(Errno::EBADF).and_then(landlock::apply),
-            Layer::Rlimits => rlimits::apply(cell.memory_bytes),
+            Layer::Rlimits => rlimits::apply(self.memory(cell)),
             Layer::Uid => uid::apply(cell.id),
             Layer::ParentDeath => parent_death::apply(&self.zygote),
             Layer::Descriptors => descriptors::apply(),
@@ -222,6 +234,29 @@ impl Sandbox {
             Layer::Seccomp => seccomp::apply(&self.filter),
         }
         .map_err(|errno| LayerFailure { layer, errno: Some(errno) })
+    }
+
+    /// Whether a layer is in effect, asked from inside, when all of them are up.
+    fn holds(&self, layer: Layer, cell: &Cell) -> nix::Result<bool> {
+        match layer {
+            // Seen by the zygote, which has them in common with its children.
+            Layer::Cgroup
+            | Layer::NetworkNamespace
+            | Layer::IpcNamespace
+            | Layer::UtsNamespace
+            | Layer::MountNamespace
+            // Seen when it was put up: by now no descriptor is left to try with.
+            | Layer::Landlock
+            // Shown by dying of it.
+            | Layer::Seccomp => Ok(true),
+            Layer::PidNamespace => Ok(pid_namespace::holds()),
+            Layer::NoNewPrivs => no_new_privs::holds(),
+            Layer::Rlimits => rlimits::holds(self.memory(cell)),
+            Layer::Uid => uid::holds(cell.id),
+            Layer::ParentDeath => parent_death::holds(),
+            Layer::Descriptors => Ok(descriptors::holds()),
+            Layer::Dumpable => dumpable::holds(),
+        }
     }
 }
 
@@ -237,28 +272,5 @@ enum Made {
 impl Made {
     const fn seen(holds: bool) -> Self {
         if holds { Self::Stands } else { Self::Ineffective }
-    }
-}
-
-/// Whether a layer is in effect, asked from inside, when all of them are up.
-fn holds(layer: Layer, cell: &Cell) -> nix::Result<bool> {
-    match layer {
-        // Seen by the zygote, which has them in common with its children.
-        Layer::Cgroup
-        | Layer::NetworkNamespace
-        | Layer::IpcNamespace
-        | Layer::UtsNamespace
-        | Layer::MountNamespace
-        // Seen when it was put up: by now no descriptor is left to try with.
-        | Layer::Landlock
-        // Shown by dying of it.
-        | Layer::Seccomp => Ok(true),
-        Layer::PidNamespace => Ok(pid_namespace::holds()),
-        Layer::NoNewPrivs => no_new_privs::holds(),
-        Layer::Rlimits => rlimits::holds(cell.memory_bytes),
-        Layer::Uid => uid::holds(cell.id),
-        Layer::ParentDeath => parent_death::holds(),
-        Layer::Descriptors => Ok(descriptors::holds()),
-        Layer::Dumpable => dumpable::holds(),
     }
 }

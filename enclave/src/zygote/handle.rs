@@ -42,7 +42,7 @@ pub enum ZygoteError {
     /// A layer that was not waived is not in force.
     #[error(
         "the sandbox layer `{layer}` cannot be put up: {reason}; start the enclave with the privilege and the kernel that it \
-         needs, or waive this layer by name (`{layer}`)"
+         needs (the development enclave can waive it by name: `--waive {layer}`)"
     )]
     LayerNotInForce {
         /// The layer.

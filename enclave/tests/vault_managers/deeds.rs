@@ -134,6 +134,8 @@ fn act(deed: &str) -> Vec<u8> {
             }
             hoard.concat()
         }
+        "read-only-memory" => read_only_memory(false),
+        "memory-made-read-only" => read_only_memory(true),
         _ => match forbidden(deed, number) {
             -1 => format!("refused: {}", nix::errno::Errno::last()).into_bytes(),
             result => format!("done: {result}").into_bytes(),
@@ -159,6 +161,27 @@ fn work() -> Vec<u8> {
     }
     assert!(clock.unix_seconds() > 0 && clock.monotonic() > std::time::Duration::ZERO);
     b"worked".to_vec()
+}
+
+/// Takes memory that it never writes to, of which it reads a byte for each table of addresses; or that it gives up the right to write to.
+/// Says how much it got.
+fn read_only_memory(was_writable: bool) -> Vec<u8> {
+    const PIECE: usize = 2 << 20;
+    const MOST: usize = 1 << 30;
+    let rights = libc::PROT_READ | if was_writable { libc::PROT_WRITE } else { 0 };
+    let mut got = 0;
+    while got < MOST {
+        // SAFETY: the kernel chooses the place, and only what it gave is read.
+        unsafe {
+            let piece = libc::mmap(ptr::null_mut(), PIECE, rights, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0);
+            if piece == libc::MAP_FAILED || libc::mprotect(piece, PIECE, libc::PROT_READ) != 0 {
+                break;
+            }
+            piece.cast::<u8>().read_volatile();
+        }
+        got += PIECE;
+    }
+    format!("got {got}").into_bytes()
 }
 
 #[allow(unconditional_recursion, reason = "it shall end by the stack's limit")]

@@ -20,6 +20,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("forbidden_calls_kill", forbidden_calls_kill),
     ("a_socket_of_any_family_kills", a_socket_of_any_family_kills),
     ("sound_work_lives", sound_work_lives),
+    ("memory_that_is_only_read_ends_too", memory_that_is_only_read_ends_too),
     ("what_is_allowed_reaches_nobody_else", what_is_allowed_reaches_nobody_else),
     ("other_layers_hold_without_seccomp", other_layers_hold_without_seccomp),
     ("the_kernel_says_the_walls_stand", the_kernel_says_the_walls_stand),
@@ -65,6 +66,20 @@ fn sound_work_lives() {
     }
     // What reads like descriptor 2 is nowhere.
     assert!(house.text(&mut tenant, "write-stderr").starts_with("refused: EBADF"));
+}
+
+/// It counts for nothing where written memory is counted, and yet it costs the machine page tables.
+fn memory_that_is_only_read_ends_too() {
+    let mut house = House::open(&[]);
+    let mut neighbour = house.tenant(1);
+    for (slot, deed) in (2..).zip(["read-only-memory", "memory-made-read-only"]) {
+        let mut tenant = house.tenant(slot);
+        let answer = house.text(&mut tenant, deed);
+        let got: u64 = answer.strip_prefix("got ").unwrap().parse().unwrap();
+        assert!((MEMORY_BYTES / 2..=MEMORY_BYTES * 2).contains(&got), "`{deed}`: {got}");
+        assert_eq!(house.text(&mut tenant, "echo"), "echo");
+    }
+    assert_eq!(house.text(&mut neighbour, "echo"), "echo");
 }
 
 fn what_is_allowed_reaches_nobody_else() {
@@ -166,6 +181,9 @@ fn the_kernel_says_the_walls_stand() {
         limits.lines().find(|line| line.starts_with(name)).unwrap()[26..].split_whitespace().next().unwrap().to_owned()
     };
     assert_eq!(limit("Max data size"), MEMORY_BYTES.to_string());
+    // And the program beside it, whose length is another in each build.
+    let addresses: u64 = limit("Max address space").parse().unwrap();
+    assert!((MEMORY_BYTES..MEMORY_BYTES + (64 << 20)).contains(&addresses), "{addresses}");
     assert_eq!(
         (limit("Max open files"), limit("Max processes"), limit("Max core file size")),
         ("1".into(), "0".into(), "0".into())
