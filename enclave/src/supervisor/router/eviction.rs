@@ -38,8 +38,11 @@ impl Router {
 
     /// With `parks`, its place is needed; without, it is not to be open any more.
     fn evict(&mut self, slot_id: SlotId, parks: bool, now: Duration, out: &mut Vec<Action>) {
-        self.counters.evicted += 1;
-        log(LogLevel::Info, LogEvent::VaultEvicted, Some(self.counters.evicted), out);
+        // One that is on its way out already is not evicted again.
+        if self.slots.get(slot_id).is_some_and(|slot| !matches!(slot.state, State::Closing(_))) {
+            self.counters.evicted += 1;
+            log(LogLevel::Info, LogEvent::VaultEvicted, Some(self.counters.evicted), out);
+        }
         self.stop(slot_id, parks, now, out);
     }
 

@@ -8,6 +8,7 @@ use casemate_protocol::frame::SessionId;
 use casemate_protocol::link::Tuning;
 
 use super::simulation::vault;
+use super::slot::HALF_OPEN_LIFE;
 use super::tests::{SECOND, SESSION, Stage, welcome};
 use super::*;
 use crate::ipc::{FromManager, Notice, ToManager};
@@ -25,6 +26,12 @@ fn session(number: usize) -> SessionId {
 fn bad_frame(stage: &mut Stage, vault: VaultId, slot: SlotId) {
     let id = stage.request(vault, Sealed);
     stage.from(slot, FromManager::Noticed(Notice::BadFrame));
+    stage.from(slot, FromManager::Reply { id, frame: vec![2] });
+}
+
+/// A request that the vault-manager answers, for which it may say more unasked.
+fn answered(stage: &mut Stage, vault: VaultId, slot: SlotId) {
+    let id = stage.request(vault, Sealed);
     stage.from(slot, FromManager::Reply { id, frame: vec![2] });
 }
 
@@ -205,6 +212,7 @@ fn a_process_that_asks_again_and_again_uses_up_its_own_ration() {
     let slot = stage.open(vault(1));
     let mut asked = 0;
     for _ in 0..90 {
+        answered(&mut stage, vault(1), slot);
         stage.from(slot, FromManager::Open { create: false });
         if stage.has(|action| matches!(action, Action::Load { .. })) {
             asked += 1;
@@ -218,10 +226,68 @@ fn a_process_that_asks_again_and_again_uses_up_its_own_ration() {
     stage.open(vault(2));
     let deletions = (0..500)
         .filter(|_| {
+            answered(&mut stage, vault(1), slot);
             stage.from(slot, FromManager::Collect { below: 1 });
             stage.has(|action| matches!(action, Action::Collect { .. }))
         })
         .count();
     assert!((1..100).contains(&deletions), "{deletions} deletions");
     assert!(!stage.is_killed(slot));
+}
+
+#[test]
+fn a_process_that_speaks_without_end_is_killed() {
+    let unasked = [
+        FromManager::Noticed(Notice::Rollback),
+        FromManager::Open { create: false },
+        FromManager::Collect { below: 1 },
+    ];
+    for message in unasked {
+        let mut stage = Stage::new(&Tuning::default());
+        let slot = stage.open(vault(1));
+        let mut said = 0;
+        while !stage.has(|action| matches!(action, Action::Kill { .. })) {
+            stage.from(slot, message.clone());
+            if stage.has(|action| matches!(action, Action::Load { .. })) {
+                stage.load(slot);
+            }
+            said += 1;
+            assert!(said < 100, "{message:?}");
+        }
+        assert!(said > 50, "{message:?}: {said}");
+    }
+    // On its way out as well.
+    for message in [FromManager::Noticed(Notice::BadFrame), FromManager::Reply { id: 999, frame: vec![2] }] {
+        let mut stage = Stage::new(&Tuning::default());
+        let slot = stage.open(vault(1));
+        stage.event(Event::Drain);
+        let killed = (0..100).any(|_| {
+            stage.from(slot, message.clone());
+            stage.has(|action| matches!(action, Action::Kill { .. }))
+        });
+        assert!(killed, "{message:?}");
+    }
+}
+
+#[test]
+fn a_half_open_process_gains_little_time_by_asking() {
+    let mut stage = Stage::new(&Tuning { vault_limit: 1, ..Tuning::default() });
+    let busy = stage.open(vault(1));
+    let asks = stage.ready(vault(2));
+    let mut held = stage.request(vault(1), Sealed);
+    for _ in 0..120 {
+        stage.after(SECOND / 2);
+        if stage.is_killed(asks) {
+            let little = HALF_OPEN_LIFE + SECOND / 2..HALF_OPEN_LIFE + 3 * SECOND;
+            assert!(little.contains(&stage.now), "it had the time that it needs to tell its callers: {:?}", stage.now);
+            return;
+        }
+        let next = stage.request(vault(1), Sealed);
+        stage.from(busy, FromManager::Reply { id: held, frame: vec![2] });
+        held = next;
+        answered(&mut stage, vault(2), asks);
+        stage.from(asks, FromManager::Open { create: false });
+        assert!(stage.has(|action| matches!(action, Action::Send { message: ToManager::OpenRefused(_), .. })));
+    }
+    panic!("half-open for a minute");
 }

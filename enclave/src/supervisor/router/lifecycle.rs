@@ -155,6 +155,10 @@ impl Router {
         if slot.is_ending() {
             return;
         }
+        if !matches!(message, FromManager::Reply { .. }) && !slot.may_speak() {
+            // On its way out, too: it has a while until it must be gone.
+            return self.condemn(slot_id, "more messages than it was given requests for", out);
+        }
         match message {
             FromManager::Ready { static_key } => self.ready(slot_id, static_key, now, out),
             FromManager::Reply { id, frame } => self.replied(slot_id, id, frame, now, out),
@@ -219,6 +223,11 @@ impl Router {
             // A socket that breaks while its process ends is no news.
             return;
         }
+        self.condemn(slot_id, what, out);
+    }
+
+    /// Ends it, in whatever state it is.
+    pub(super) fn condemn(&mut self, slot_id: SlotId, what: &'static str, out: &mut Vec<Action>) {
         // For development; the parent gets the fixed word below.
         tracing::warn!(what, "a vault-manager broke the rules");
         log(LogLevel::Error, LogEvent::ManagerProtocol, None, out);
@@ -295,7 +304,7 @@ impl Router {
 
     pub(super) fn exited(&mut self, slot_id: SlotId, exit: ManagerExit, now: Duration, out: &mut Vec<Action>) {
         let Some(slot) = self.touch(slot_id) else { return };
-        let is_closing = matches!(slot.state, State::Closing(_));
+        let is_killed = slot.is_ending();
         match exit {
             // An alarm in whatever state it was: who is being sent away may try things, too.
             ManagerExit::SandboxKilled => {
@@ -304,7 +313,7 @@ impl Router {
             }
             // It said all it had to say: its vault could not be opened, or belongs to another writer.
             ManagerExit::Status(0) => {}
-            _ if is_closing => {}
+            _ if is_killed => {}
             ManagerExit::Signal(number) | ManagerExit::Status(number) => self.crashed(u64::try_from(number).ok(), out),
             ManagerExit::LayerFailed(number) => self.crashed(Some(number.into()), out),
         }

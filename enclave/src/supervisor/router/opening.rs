@@ -8,7 +8,9 @@ use casemate_protocol::link::{LogEvent, LogLevel};
 use casemate_protocol::stage::Stage as Timed;
 
 use super::event::{Action, Loaded, Op, SlotId, StoreFailed, VaultKey};
-use super::slot::{HalfOpen, Handed, OPENING_LIMIT, Opening, OpeningStep, STOP_LIMIT, State};
+use super::slot::{
+    HALF_OPEN_LIFE, HalfOpen, Handed, OPENING_LIMIT, Opening, OpeningStep, RESUMING_LIFE, STOP_LIMIT, State,
+};
 use super::{GENERATION, Router, log, milliseconds};
 use crate::ipc::{Notice, ToManager};
 
@@ -26,10 +28,12 @@ impl Router {
         };
         let vault = slot.vault;
         if let Err(wait) = self.used_up(slot_id, now) {
-            return self.refuse_open(slot_id, Refusal::retry(ErrorCode::Busy, milliseconds(wait)), now, out);
+            let refusal = Refusal::retry(ErrorCode::Busy, milliseconds(wait));
+            out.push(Action::Send { slot: slot_id, message: ToManager::OpenRefused(refusal) });
+            return;
         }
         if let Err(refusal) = self.admit(vault, create, reload, now, out) {
-            return self.refuse_open(slot_id, refusal, now, out);
+            return self.refuse_open(slot_id, refusal, Duration::ZERO, now, out);
         }
         if create {
             self.negative.remove(vault);
@@ -229,7 +233,8 @@ impl Router {
     pub(super) fn opening_failed(&mut self, slot_id: SlotId, refusal: Refusal, now: Duration, out: &mut Vec<Action>) {
         let Some(slot) = self.touch(slot_id) else { return };
         let State::Opening(opening) = &slot.state else { return };
-        let (static_key, reload) = (opening.static_key, opening.reload);
+        let (static_key, reload, waited) = (opening.static_key, opening.reload, now.saturating_sub(opening.begun));
+        slot.released = now;
         if reload {
             slot.state = State::Open { static_key };
         } else {
@@ -237,17 +242,25 @@ impl Router {
             self.residents.leave(slot_id);
             self.half_open.push_back(slot_id);
         }
-        self.refuse_open(slot_id, refusal, now, out);
+        self.refuse_open(slot_id, refusal, waited, now, out);
     }
 
-    /// Tells a process that its vault is not opened. A half-open one keeps only the time that it needs to tell its callers.
-    fn refuse_open(&mut self, slot_id: SlotId, refusal: Refusal, now: Duration, out: &mut Vec<Action>) {
+    /// Tells a process that its vault is not opened, for which it has waited so long. A half-open one keeps only the time that it needs to
+    /// tell its callers, however often it asks.
+    fn refuse_open(
+        &mut self,
+        slot_id: SlotId,
+        refusal: Refusal,
+        waited: Duration,
+        now: Duration,
+        out: &mut Vec<Action>,
+    ) {
         let Some(slot) = self.touch(slot_id) else { return };
         if slot.is_ending() {
             return;
         }
-        slot.released = now;
-        slot.half_open_until = slot.half_open_until.max(now + STOP_LIMIT);
+        let latest = slot.born + HALF_OPEN_LIFE + RESUMING_LIFE + waited + STOP_LIMIT;
+        slot.half_open_until = slot.half_open_until.max(latest.min(now + STOP_LIMIT));
         out.push(Action::Send { slot: slot_id, message: ToManager::OpenRefused(refusal) });
     }
 }

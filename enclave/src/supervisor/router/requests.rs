@@ -98,6 +98,7 @@ impl Router {
     /// Sends a waiting request to its process, which is ready, or goes on with the session that it is in.
     pub(super) fn deliver(&mut self, slot_id: SlotId, id: RequestId, now: Duration, out: &mut Vec<Action>) {
         let Some(slot) = self.touch(slot_id) else { return };
+        slot.is_asked();
         let (vault, static_key) = (slot.vault, slot.serving_key());
         let Some(pending) = slot.requests.get_mut(&id) else { return };
         pending.stage = Stage::Sent(now);
@@ -139,11 +140,11 @@ impl Router {
         let session =
             self.slots.get(slot_id).and_then(|slot| slot.requests.get(&id)).and_then(|pending| pending.session);
         let Some(stage) = self.timed(slot_id, id, now) else {
-            // A number that it was never given.
-            return self.violation(slot_id, "a reply to no request", out);
+            // A number that it was never given. On its way out, too: what says nothing it could say for ever.
+            return self.condemn(slot_id, "a reply to no request", out);
         };
         match stage {
-            Stage::Waiting => return self.violation(slot_id, "a reply to a request that it does not have", out),
+            Stage::Waiting => return self.condemn(slot_id, "a reply to a request that it does not have", out),
             Stage::Sent(_) | Stage::Overdue(_) => self.learn(slot_id, session, &frame, now),
         }
         if let Stage::Sent(sent) | Stage::Overdue(sent) = stage {

@@ -40,6 +40,10 @@ const OPENINGS_PER_SECOND: u32 = 4;
 /// How often it may have old versions deleted. An honest one asks after each snapshot.
 const DELETIONS: u32 = 64;
 const DELETIONS_PER_SECOND: u32 = 64;
+/// Messages that answer no request which a process may send unasked, and more of them for each request that it holds. An honest one sends
+/// four at most for a request: a notice, an opening or a commit, what it notices then, a deletion.
+const WORDS: usize = 64;
+const WORDS_FOR_EACH: usize = 8;
 
 /// A slot.
 #[derive(Debug)]
@@ -92,6 +96,8 @@ pub(super) struct Slot {
     pub(super) openings: TokenBucket,
     /// See there.
     pub(super) deletions: TokenBucket,
+    /// Messages that answer no request which its process may still send.
+    words: usize,
     /// What it has used lately.
     pub(super) usage: Usage,
     /// The timer that is set.
@@ -281,6 +287,7 @@ impl Slot {
             let_in_at: None,
             openings: TokenBucket::with_burst(OPENINGS_PER_SECOND, OPENINGS),
             deletions: TokenBucket::with_burst(DELETIONS_PER_SECOND, DELETIONS),
+            words: WORDS,
             usage: Usage::default(),
             wake: None,
         }
@@ -310,6 +317,19 @@ impl Slot {
             State::Closing(Closing::Killed | Closing::Exited) => false,
         };
         goes_on && self.sessions.knows(session, now)
+    }
+
+    /// Its process was given a request, for which it may say more.
+    pub(super) fn is_asked(&mut self) {
+        self.words = (self.words + WORDS_FOR_EACH).min(WORDS + WORDS_FOR_EACH * self.requests.len());
+    }
+
+    /// Whether its process may say something that answers no request. Attack stopped: a process that keeps the router busy, which all vaults
+    /// share, with what costs it nothing.
+    pub(super) fn may_speak(&mut self) -> bool {
+        let words = self.words.checked_sub(1);
+        self.words = words.unwrap_or(0);
+        words.is_some()
     }
 
     /// Whether it is open and has nothing to do: the only kind of vault that is ever evicted.

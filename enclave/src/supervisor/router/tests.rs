@@ -406,6 +406,23 @@ fn a_forbidden_call_on_the_way_out_is_an_alarm_too() {
 }
 
 #[test]
+fn a_crash_on_the_way_out_is_one_and_an_eviction_is_counted_once() {
+    let mut stage = Stage::small();
+    let slot = stage.open(vault(1));
+    stage.event(Event::Evict(vault(1)));
+    stage.event(Event::Evict(vault(1)));
+    assert_eq!(stage.router.numbers().evicted, 1);
+    stage.event(Event::Exited { slot, exit: ManagerExit::Signal(6) });
+    assert_eq!(stage.router.numbers().crashed, 1);
+    // Who was killed has not crashed.
+    let slot = stage.open(vault(2));
+    stage.event(Event::Broken { slot });
+    let counted = stage.router.numbers().crashed;
+    stage.event(Event::Exited { slot, exit: ManagerExit::Signal(9) });
+    assert_eq!(stage.router.numbers().crashed, counted);
+}
+
+#[test]
 fn whoever_breaks_the_rules_is_killed() {
     let breaks = [
         FromManager::Ready { static_key: [1; 32] },
