@@ -1,6 +1,6 @@
 //! The control connection: configures the enclave, feeds it credentials, asks how it is, and takes its logs.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,8 +12,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::config::AwsCredentials;
-use crate::enclave::{Enclave, OrderError};
-use crate::metric;
+use crate::enclave::{BootId, Enclave, OrderError};
+use crate::metric::{self, EnclaveCounts};
 use crate::state::NodeState;
 
 /// The enclave makes its first evidence before it answers this.
@@ -39,16 +39,18 @@ pub struct Control {
     pub tuning: Tuning,
     /// The newest credentials.
     pub credentials: watch::Receiver<Option<Arc<AwsCredentials>>>,
+    /// What was counted of what the enclave tells.
+    pub counts: Mutex<EnclaveCounts>,
 }
 
 impl Control {
     /// Serves a connection until it ends.
-    pub async fn serve(&self, connection: Connection, build: &str) {
+    pub async fn serve(&self, connection: Connection, boot: BootId, build: &str) {
         let Connection { caller, mut incoming, mut closed } = connection;
         let reason = tokio::select! {
             reason = closed.wait() => reason.to_string(),
             () = take_logs(&mut incoming) => "the other side closed".to_owned(),
-            reason = self.drive(build) => reason,
+            reason = self.drive(boot, build) => reason,
         };
         caller.close();
         if self.enclave.dismiss(&caller) {
@@ -59,7 +61,7 @@ impl Control {
     }
 
     /// Configures, then asks every second; returns why the connection is to be given up.
-    async fn drive(&self, build: &str) -> String {
+    async fn drive(&self, boot: BootId, build: &str) -> String {
         let configure = ControlCall::Configure {
             trust_configuration: self.trust_configuration.clone(),
             tuning: self.tuning.clone(),
@@ -93,7 +95,7 @@ impl Control {
                         tokio::time::sleep(HEALTH_INTERVAL).await;
                     }
                 }
-                _ = tick.tick() => match self.ask().await {
+                _ = tick.tick() => match self.ask(boot).await {
                     Ok(()) => missed = 0,
                     Err(OrderError::NotConnected | OrderError::Call(CallError::Closed)) => return "closed".to_owned(),
                     Err(error) => {
@@ -118,10 +120,10 @@ impl Control {
         self.enclave.order(&call, CREDENTIALS_DEADLINE).await.map(drop)
     }
 
-    async fn ask(&self) -> Result<(), OrderError> {
+    async fn ask(&self, boot: BootId) -> Result<(), OrderError> {
         match self.enclave.order(&ControlCall::Health, HEALTH_DEADLINE).await? {
             ControlReply::Health(health) => {
-                metric::enclave(&health);
+                metric::enclave(boot, &health, &mut self.counts.lock().unwrap_or_else(PoisonError::into_inner));
                 self.state.enclave_answered(*health);
                 Ok(())
             }
@@ -191,6 +193,7 @@ mod tests {
             trust_configuration: vec![1, 2, 3],
             tuning: Tuning::default(),
             credentials,
+            counts: Mutex::default(),
         };
         (Arc::new(control), sender)
     }
@@ -217,7 +220,7 @@ mod tests {
             }
         });
         let control = Arc::clone(control);
-        (asks, tokio::spawn(async move { control.serve(parent, "test").await }))
+        (asks, tokio::spawn(async move { control.serve(parent, [1; 16], "test").await }))
     }
 
     #[tokio::test]

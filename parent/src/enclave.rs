@@ -288,7 +288,7 @@ impl Door {
             Class::Control => {
                 let connection = Connection::spawn(stream, Limits::of(Class::Control));
                 self.enclave.admit_control(hello.boot_id, connection.caller.clone());
-                self.control.serve(connection, &hello.build).await;
+                self.control.serve(connection, hello.boot_id, &hello.build).await;
             }
             Class::Blobs => {
                 let connection = Connection::spawn(stream, Limits::of(Class::Blobs));

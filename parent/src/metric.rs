@@ -1,5 +1,6 @@
 //! The numbers that `/metrics` shows. All names are here, under `casemate_`; none carries a vault's name.
 
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use casemate_protocol::health::EnclaveHealth;
 use metrics::{Counter, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
+use crate::enclave::BootId;
 use crate::health::{self, Observed, Reason, Status};
 use crate::stage;
 
@@ -137,9 +139,9 @@ fn describe() {
     describe_gauge!("casemate_enclave_memory_bytes", "Memory of the enclave by kind");
     describe_gauge!("casemate_vaults", "Vaults by state");
     describe_gauge!("casemate_vault_limit", "Vaults that may be resident");
-    describe_counter!("casemate_vault_events_total", "What happened to vaults since the enclave's boot");
-    describe_counter!("casemate_refusals_total", "What the enclave did not believe since its boot, by kind");
-    describe_counter!("casemate_kms_events_total", "Key cache and key service since the enclave's boot");
+    describe_counter!("casemate_vault_events_total", "What happened to vaults");
+    describe_counter!("casemate_refusals_total", "What the enclave did not believe, by kind");
+    describe_counter!("casemate_kms_events_total", "Key cache and key service");
     describe_counter!("casemate_cloudwatch_calls_total", "Calls of CloudWatch by how they ended");
     describe_counter!(
         "casemate_cloudwatch_dropped_total",
@@ -165,9 +167,35 @@ pub fn store(operation: &'static str, took: Duration, failed: bool) {
     }
 }
 
-/// Notes what the enclave tells of itself.
+/// What the enclave counts from its boot on, as counts of this process's. Those never fall, so that what a new boot counts is added to
+/// what the one before it had counted: an alarm would be missed otherwise, until there were more of them than ever.
+#[derive(Debug, Default)]
+pub struct EnclaveCounts {
+    boot: BootId,
+    told: BTreeMap<(&'static str, &'static str), u64>,
+}
+
+impl EnclaveCounts {
+    /// Counts of this boot come now.
+    fn turn_to(&mut self, boot: BootId) {
+        if self.boot != boot {
+            *self = Self { boot, told: BTreeMap::new() };
+        }
+    }
+
+    /// How much of what is told was not told before by this boot.
+    fn added(&mut self, family: &'static str, label: &'static str, told: u64) -> u64 {
+        let before = self.told.entry((family, label)).or_default();
+        let added = told.saturating_sub(*before);
+        *before += added;
+        added
+    }
+}
+
+/// Notes what the enclave of this boot tells of itself.
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; these numbers are far below 2^53")]
-pub fn enclave(health: &EnclaveHealth) {
+pub fn enclave(boot: BootId, health: &EnclaveHealth, counts: &mut EnclaveCounts) {
+    counts.turn_to(boot);
     gauge!("casemate_enclave_up").set(1.0);
     if let Some(age) = health.evidence_age_s {
         gauge!("casemate_enclave_evidence_age_seconds").set(age as f64);
@@ -194,10 +222,11 @@ pub fn enclave(health: &EnclaveHealth) {
         ("refused", vaults.refused),
         ("open_microseconds", vaults.open_us),
     ] {
-        counter!("casemate_vault_events_total", "event" => event).absolute(value);
+        let added = counts.added("vault_events", event, value);
+        counter!("casemate_vault_events_total", "event" => event).increment(added);
     }
     for (kind, value) in health.refusals.named() {
-        counter!("casemate_refusals_total", "kind" => kind).absolute(value);
+        counter!("casemate_refusals_total", "kind" => kind).increment(counts.added("refusals", kind, value));
     }
     let kms = &health.kms;
     for (event, value) in [
@@ -208,7 +237,8 @@ pub fn enclave(health: &EnclaveHealth) {
         ("failure", kms.failures),
         ("forged", kms.forged),
     ] {
-        counter!("casemate_kms_events_total", "event" => event).absolute(value);
+        let added = counts.added("kms_events", event, value);
+        counter!("casemate_kms_events_total", "event" => event).increment(added);
     }
     gauge!("casemate_kms_latency_milliseconds").set(kms.latency_ms as f64);
 }
@@ -232,4 +262,44 @@ pub fn verdict(observed: &Observed) {
 /// Notes that the enclave does not answer.
 pub fn enclave_down() {
     gauge!("casemate_enclave_up").set(0.0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_new_boot_counts_is_added() {
+        let page = || install().unwrap().render();
+        let mut counts = EnclaveCounts::default();
+        let mut told = |boot, killed, forged, rollback| {
+            let mut health = EnclaveHealth::default();
+            (health.vaults.sandbox_killed, health.kms.forged, health.refusals.rollback) = (killed, forged, rollback);
+            enclave([boot; 16], &health, &mut counts);
+        };
+        let alarms = [
+            "casemate_vault_events_total{event=\"sandbox_killed\"}",
+            "casemate_kms_events_total{event=\"forged\"}",
+            "casemate_refusals_total{kind=\"rollback\"}",
+        ];
+        let counted = || {
+            let page = page();
+            alarms.map(|alarm| {
+                let value = page.lines().find_map(|line| line.strip_prefix(alarm));
+                value.map_or(0, |value| value.trim().parse::<u64>().unwrap())
+            })
+        };
+        let before = counted();
+        let since = || counted().into_iter().zip(before).map(|(now, before)| now - before).collect::<Vec<_>>();
+        told(1, 2, 1, 3);
+        told(1, 2, 1, 3);
+        assert_eq!(since(), [2, 1, 3], "what was told before is not counted again");
+        told(1, 4, 1, 3);
+        assert_eq!(since(), [4, 1, 3]);
+        // The enclave is another one, and has counted less, as much, and more.
+        told(2, 1, 1, 5);
+        assert_eq!(since(), [5, 2, 8]);
+        told(2, 1, 2, 5);
+        assert_eq!(since(), [5, 3, 8]);
+    }
 }

@@ -6,7 +6,7 @@
 
 use std::future::Future;
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use async_nats::Client;
@@ -150,6 +150,7 @@ async fn serve(config: &Config, aside: &Handle) -> Result<(), RunError> {
             trust_configuration: config.trust_configuration.clone(),
             tuning: config.tuning.clone(),
             credentials,
+            counts: Mutex::default(),
         }),
         store: Arc::clone(&store),
         relay: Arc::clone(&relay),
