@@ -84,6 +84,7 @@ pub(super) struct Vaults {
     pub(super) opened: u64,
     pub(super) crashed: u64,
     pub(super) stuck: u64,
+    pub(super) sandbox_killed: u64,
     pub(super) requests: u64,
     pub(super) refused: u64,
 }

@@ -152,20 +152,23 @@ fn header(model: &Model, look: Look, width: usize) -> Vec<Line<'static>> {
     };
     let hits = model.hits_percent.map_or_else(|| "-".to_owned(), |percent| format!("{} %", units::rate(percent)));
     let died = if vaults.crashed == 0 && vaults.stuck == 0 { Style::new() } else { look.colour(Color::Red) };
-    lines.append(&mut flow(
-        vec![
-            Span::raw(format!("half-open {}", vaults.half_open)),
-            Span::raw(format!("parked {}", vaults.parked)),
-            Span::raw(format!("in flight {}", vaults.in_flight)),
-            Span::styled(format!("requests {}", rate(|rates| rates.requests)), bold),
-            Span::raw(format!("refused {}", rate(|rates| rates.refused))),
-            Span::raw(format!("evictions {}", rate(|rates| rates.evictions))),
-            Span::raw(format!("opens {}", rate(|rates| rates.opens))),
-            Span::raw(format!("cache hits {hits}")),
-            Span::styled(format!("crashed/stuck {}/{}", vaults.crashed, vaults.stuck), died),
-        ],
-        width,
-    ));
+    // A vault-manager tried what it may not: a break-in until shown otherwise.
+    let killed = (vaults.sandbox_killed > 0).then(|| {
+        let style = look.colour(Color::Red).add_modifier(Modifier::BOLD);
+        Span::styled(format!("! sandbox killed {}", vaults.sandbox_killed), style)
+    });
+    let figures = vec![
+        Span::raw(format!("half-open {}", vaults.half_open)),
+        Span::raw(format!("parked {}", vaults.parked)),
+        Span::raw(format!("in flight {}", vaults.in_flight)),
+        Span::styled(format!("requests {}", rate(|rates| rates.requests)), bold),
+        Span::raw(format!("refused {}", rate(|rates| rates.refused))),
+        Span::raw(format!("evictions {}", rate(|rates| rates.evictions))),
+        Span::raw(format!("opens {}", rate(|rates| rates.opens))),
+        Span::raw(format!("cache hits {hits}")),
+        Span::styled(format!("crashed/stuck {}/{}", vaults.crashed, vaults.stuck), died),
+    ];
+    lines.append(&mut flow(figures.into_iter().chain(killed).collect(), width));
 
     let reasons = health.reasons.iter().map(|reason| Span::styled(format!("! {}", printable(reason)), status));
     lines.append(&mut flow(reasons.collect(), width));

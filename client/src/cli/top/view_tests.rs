@@ -98,6 +98,17 @@ fn lost_and_without_an_enclave() {
 }
 
 #[test]
+fn a_break_in_is_told() {
+    let told = |killed: u64| {
+        let mut page = page(1000);
+        page["vaults"]["sandbox_killed"] = killed.into();
+        let sample = Sample::read(page, Ok(list(1)), Duration::ZERO).unwrap();
+        text(&Model::new(sample, VaultsBy::Memory, None), 120).join("\n").contains("! sandbox killed 2")
+    };
+    assert!(told(2) && !told(0));
+}
+
+#[test]
 fn plain_text_is_as_long_as_it_must_be() {
     let lines = text(&model(6), 120);
     assert_eq!(lines.join("\n") + "\n", include_str!("golden/once.txt"));
