@@ -6,6 +6,8 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use super::wide::median;
+
 /// Durations of one row over all rounds.
 #[derive(Debug)]
 pub(super) struct Samples(Histogram<u64>);
@@ -103,6 +105,16 @@ impl Row {
         let value = value.into()?;
         let ratio = baseline.map(|baseline| value / baseline);
         Some(Self { name, unit, value, p99: None, p999: None, baseline, ratio })
+    }
+
+    /// Figures that were each taken beside one of the bare limit: the medians of both, and the median pair's ratio, which need not be the
+    /// medians'. None without pairs.
+    pub(super) fn pairs(name: &'static str, unit: Unit, pairs: &[(f64, f64)]) -> Option<Self> {
+        let middle = |of: fn(&(f64, f64)) -> f64| median(&pairs.iter().map(of).collect::<Vec<_>>());
+        Some(Self {
+            ratio: middle(|(value, bare)| value / bare),
+            ..Self::figure(name, unit, middle(|(value, _)| *value), middle(|(_, bare)| *bare))?
+        })
     }
 
     /// How often something happened.

@@ -9,8 +9,8 @@ const SETTLING: f64 = 0.3;
 /// Growth that is none: of memory as a share and in bytes, of latency as a factor and in time. What is above both counts.
 const MEMORY_SHARE: f64 = 0.10;
 const MEMORY_BYTES: u64 = 4 << 20;
-const LATENCY_FACTOR: f64 = 1.5;
-const LATENCY: Duration = Duration::from_millis(1);
+const MEDIAN: (f64, Duration) = (1.5, Duration::from_millis(1));
+const P99: (f64, Duration) = (1.5, Duration::from_millis(10));
 /// Descriptors that come and go with what is under way.
 const DESCRIPTORS: u64 = 16;
 /// Fewer samples than this say nothing.
@@ -60,9 +60,11 @@ pub enum Finding {
     Zombies(u64),
     /// Requests took longer and longer.
     Latency {
-        /// The median once the node had settled.
+        /// What of it: the median, or p99.
+        of: &'static str,
+        /// How long once the node had settled.
         from: Duration,
-        /// The median in the end.
+        /// How long in the end.
         to: Duration,
     },
     /// A part is not there any more.
@@ -81,7 +83,7 @@ impl fmt::Display for Finding {
             }
             Self::Descriptors { part, from, to } => write!(f, "descriptors of {part} grew from {from} to {to}"),
             Self::Zombies(count) => write!(f, "{count} processes have ended and are not reaped"),
-            Self::Latency { from, to } => write!(f, "the median latency grew from {from:.1?} to {to:.1?}"),
+            Self::Latency { of, from, to } => write!(f, "the {of} of latency grew from {from:.1?} to {to:.1?}"),
             Self::Gone(part) => write!(f, "{part} is gone"),
             Self::Standstill(at) => write!(f, "nothing was served before {at:.0?}"),
             Self::TooShort(samples) => write!(f, "{samples} samples are too few to say anything; run it longer"),
@@ -127,10 +129,14 @@ pub fn judge(samples: &[Sample]) -> Vec<Finding> {
     if zombies > 0 {
         found.push(Finding::Zombies(zombies));
     }
-    let (from, to) = (median(early, |sample| sample.median), median(late, |sample| sample.median));
-    if to > from.mul_f64(LATENCY_FACTOR) + LATENCY {
-        found.push(Finding::Latency { from, to });
-    }
+    let mut compare = |of, latency: fn(&Sample) -> Duration, (factor, time): (f64, Duration)| {
+        let (from, to) = (median(early, latency), median(late, latency));
+        if to > from.mul_f64(factor) + time {
+            found.push(Finding::Latency { of, from, to });
+        }
+    };
+    compare("median", |sample| sample.median, MEDIAN);
+    compare("p99", |sample| sample.p99, P99);
     found.extend(samples.iter().find(|sample| sample.requests == 0).map(|sample| Finding::Standstill(sample.at)));
     found
 }
@@ -216,7 +222,9 @@ mod tests {
         assert!(matches!(open[..], [Finding::Descriptors { part: "supervisor", .. }]), "{open:?}");
         assert_eq!(hour(|number, sample| sample.zombies = number / 10), [Finding::Zombies(9)]);
         let slow = hour(|number, sample| sample.median += Duration::from_micros(100) * u32::try_from(number).unwrap());
-        assert!(matches!(slow[..], [Finding::Latency { .. }]), "{slow:?}");
+        assert!(matches!(slow[..], [Finding::Latency { of: "median", .. }]), "{slow:?}");
+        let tail = hour(|number, sample| sample.p99 += Duration::from_millis(1) * u32::try_from(number).unwrap());
+        assert!(matches!(tail[..], [Finding::Latency { of: "p99", .. }]), "{tail:?}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ const PROBE: (usize, f64) = (10_000, 20_000.0);
 const SECONDS: f64 = 2.0;
 const MOST: f64 = 200_000.0;
 /// Memory that parent, supervisor and zygote may take meanwhile, and keep.
-const MEMORY_BYTES: u64 = 64 << 20;
+const MEMORY_BYTES: u64 = 16 << 20;
 
 async fn fire(volley: &mut Volley, rate: f64) -> Answers {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of requests")]
