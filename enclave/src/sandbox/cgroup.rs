@@ -7,7 +7,7 @@
 #![allow(unsafe_code)]
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 
@@ -16,7 +16,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::sysinfo::sysinfo;
 
-use super::SLOTS;
+use super::{SLOTS, errno};
 
 const NAME: &str = "vault-managers";
 /// The sixteenth part of memory is the supervisor's and the kernel's. Eviction begins far below (`memory_high_percent`): this is for when
@@ -105,8 +105,4 @@ fn read(directory: &OwnedFd, name: &str) -> nix::Result<String> {
 fn write(directory: &OwnedFd, name: &str, value: &str) -> nix::Result<()> {
     let written = open(directory, name, OFlag::O_WRONLY)?.write(value.as_bytes());
     written.map(drop).map_err(|error| errno(&error))
-}
-
-fn errno(error: &io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }

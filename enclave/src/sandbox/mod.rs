@@ -24,6 +24,7 @@
 //! Each layer is looked at from inside, once, at start: the shared ones by the zygote as soon as they stand, the others by a probe
 //! (`zygote::probe`) that puts all of them up and ends by breaking the seccomp rule on purpose.
 
+use std::io;
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
@@ -258,6 +259,11 @@ impl Sandbox {
             Layer::Dumpable => dumpable::holds(),
         }
     }
+}
+
+/// The kernel's number for an error of the standard library's.
+fn errno(error: &io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
 /// What became of a layer in the zygote.

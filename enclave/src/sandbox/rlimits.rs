@@ -6,6 +6,8 @@ use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{SysconfVar, sysconf};
 
+use super::errno;
+
 /// The main thread's stack. It is not part of the memory limit, which counts data only.
 const STACK_BYTES: u64 = 1024 * 1024;
 /// The socket's own number, and none free beside it. Not 0, because ppoll(2) refuses to watch more descriptors than the limit.
@@ -26,10 +28,6 @@ pub(super) fn inherited() -> nix::Result<u64> {
     let pages = text.split_whitespace().next().and_then(|pages| pages.parse::<u64>().ok()).ok_or(Errno::EINVAL)?;
     let page = sysconf(SysconfVar::PAGE_SIZE)?.and_then(|bytes| u64::try_from(bytes).ok()).ok_or(Errno::EINVAL)?;
     pages.checked_mul(page).ok_or(Errno::EOVERFLOW)
-}
-
-fn errno(error: &std::io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
 const fn limits(memory: Memory) -> [(Resource, u64); 12] {
