@@ -92,7 +92,8 @@ pub async fn send(
 
 fn look(state: &NodeState) -> (Counters, crate::health::Observed) {
     let observed = state.observe();
-    (Counters::of(&observed, metric::requests_and_errors(), stage::answered_times()), observed)
+    let counters = Counters::of(&observed, metric::requests_and_errors(), stage::answered_times(), metric::alarming);
+    (counters, observed)
 }
 
 fn client(config: &CloudWatch, region: String, http: Http, credentials: NewestCredentials) -> Client {

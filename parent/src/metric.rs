@@ -66,6 +66,25 @@ pub fn requests_and_errors() -> (u64, u64) {
     (OUTCOMES.iter().map(|count| count.load(Ordering::Relaxed)).sum(), errors.into_iter().map(count).sum())
 }
 
+/// What enclaves count and an alarm looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alarming {
+    /// A vault-manager tried what it may not.
+    SandboxKilled,
+    /// Somebody answered in the key service's place.
+    KmsForged,
+    /// The key service throttled a call.
+    KmsThrottled,
+}
+
+/// These again, likewise.
+static ALARMING: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
+
+/// How often that was told by the enclaves that this process has seen.
+pub fn alarming(what: Alarming) -> u64 {
+    ALARMING[what as usize].load(Ordering::Relaxed)
+}
+
 /// Handles for the hot path, looked up once.
 #[derive(Debug)]
 pub struct RequestMetrics {
@@ -240,6 +259,13 @@ pub fn enclave(boot: BootId, health: &EnclaveHealth, counts: &mut EnclaveCounts)
         let added = counts.added("kms_events", event, value);
         counter!("casemate_kms_events_total", "event" => event).increment(added);
     }
+    for (what, label, value) in [
+        (Alarming::SandboxKilled, "sandbox_killed", vaults.sandbox_killed),
+        (Alarming::KmsForged, "kms_forged", kms.forged),
+        (Alarming::KmsThrottled, "kms_throttled", kms.throttled),
+    ] {
+        ALARMING[what as usize].fetch_add(counts.added("alarming", label, value), Ordering::Relaxed);
+    }
     gauge!("casemate_kms_latency_milliseconds").set(kms.latency_ms as f64);
 }
 
@@ -289,7 +315,8 @@ mod tests {
                 value.map_or(0, |value| value.trim().parse::<u64>().unwrap())
             })
         };
-        let before = counted();
+        let alarmed = || [Alarming::SandboxKilled, Alarming::KmsForged].map(alarming);
+        let (before, alarmed_before) = (counted(), alarmed());
         let since = || counted().into_iter().zip(before).map(|(now, before)| now - before).collect::<Vec<_>>();
         told(1, 2, 1, 3);
         told(1, 2, 1, 3);
@@ -301,5 +328,7 @@ mod tests {
         assert_eq!(since(), [5, 2, 8]);
         told(2, 1, 2, 5);
         assert_eq!(since(), [5, 3, 8]);
+        let rise = alarmed().into_iter().zip(alarmed_before).map(|(now, before)| now - before);
+        assert_eq!(rise.collect::<Vec<_>>(), [5, 3], "as CloudWatch is told");
     }
 }

@@ -3,12 +3,14 @@
 use std::collections::VecDeque;
 use std::time::SystemTime;
 
-use super::figures::Figure;
+use super::figures::{Figure, NAMES};
 
 /// Intervals that are kept while CloudWatch is away: an hour of the usual ones.
 pub const INTERVALS: usize = 60;
-/// Intervals in one call; of 12 figures each, told twice. The service takes 1,000.
-pub const BATCH: usize = 40;
+/// Figures that the service takes in one call.
+const FIGURES: usize = 1000;
+/// Intervals in one call: each of its figures is told twice.
+pub const BATCH: usize = FIGURES / (2 * NAMES.len());
 
 /// The figures of one interval.
 #[derive(Debug, Clone, PartialEq)]

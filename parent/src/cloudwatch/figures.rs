@@ -6,6 +6,7 @@ use std::time::Duration;
 use casemate_protocol::stage::{BOUNDS, BUCKETS, Stage, StageTimes, bounds};
 
 use crate::health::{ENCLAVE_LIMIT, Observed};
+use crate::metric::Alarming;
 
 /// What a figure counts in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +35,7 @@ pub struct Figure {
 }
 
 /// Every metric there is, as the documentation has them.
-pub const NAMES: [&str; 12] = [
+pub const NAMES: [&str; 14] = [
     "MemoryUtilization",
     "ResidentVaults",
     "ColdStartLatency",
@@ -47,9 +48,11 @@ pub const NAMES: [&str; 12] = [
     "NatsReconnects",
     "EvidenceAge",
     "EnclaveUp",
+    "SandboxKilled",
+    "KmsForged",
 ];
 
-/// What the counters say at one moment. Those of the enclave begin anew with its boot.
+/// What the counters say at one moment. Those of the enclave begin anew with its boot, but for those that an alarm looks at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Requests of devices since the parent's start.
@@ -68,13 +71,22 @@ pub struct Counters {
     pub kms_misses: u64,
     /// Calls of the key service.
     pub kms_calls: u64,
-    /// Calls that it throttled.
+    /// Calls that it throttled, over all boots.
     pub kms_throttled: u64,
+    /// Answers in its place that it did not give, over all boots.
+    pub kms_forged: u64,
+    /// Vault-managers that tried what they may not, over all boots.
+    pub sandbox_killed: u64,
 }
 
 impl Counters {
     /// What was told, and what this process counted itself.
-    pub fn of(observed: &Observed, (requests, errors): (u64, u64), answered: StageTimes) -> Self {
+    pub fn of(
+        observed: &Observed,
+        (requests, errors): (u64, u64),
+        answered: StageTimes,
+        alarming: impl Fn(Alarming) -> u64,
+    ) -> Self {
         let health = observed.enclave.health.clone().unwrap_or_default();
         let place = Stage::ALL.iter().position(|stage| *stage == Stage::Open);
         Self {
@@ -86,7 +98,9 @@ impl Counters {
             kms_hits: health.kms.hits,
             kms_misses: health.kms.misses,
             kms_calls: health.kms.calls,
-            kms_throttled: health.kms.throttled,
+            kms_throttled: alarming(Alarming::KmsThrottled),
+            kms_forged: alarming(Alarming::KmsForged),
+            sandbox_killed: alarming(Alarming::SandboxKilled),
         }
     }
 }
@@ -100,6 +114,9 @@ pub fn figures(before: &Counters, now: &Counters, observed: &Observed) -> Vec<Fi
         one("RequestCount", Unit::Count, number(rise(before.requests, now.requests))),
         one("ErrorCount", Unit::Count, number(rise(before.errors, now.errors))),
         one("NatsReconnects", Unit::Count, number(rise(before.nats_reconnects, now.nats_reconnects))),
+        // Also of an enclave that says nothing any more: whoever broke into it may have silenced it.
+        one("SandboxKilled", Unit::Count, number(rise(before.sandbox_killed, now.sandbox_killed))),
+        one("KmsForged", Unit::Count, number(rise(before.kms_forged, now.kms_forged))),
     ];
     figures.extend(times("RequestLatency", &before.answered, &now.answered));
     // What a silent enclave said last is no figure of this interval.
@@ -181,7 +198,7 @@ mod tests {
         };
         health.vaults.resident = 7;
         (health.kms.hits, health.kms.misses, health.kms.calls) = (9, 1, 1);
-        (health.kms.throttled, health.kms.latency_ms) = (2, 30);
+        health.kms.latency_ms = 30;
         health.stages[Stage::Open as usize] = counted(&[(8, 4)]);
         health
     }
@@ -194,6 +211,14 @@ mod tests {
         StageTimes { counts, sum_us: 0 }
     }
 
+    const fn alarming(what: Alarming) -> u64 {
+        match what {
+            Alarming::SandboxKilled => 1,
+            Alarming::KmsThrottled => 2,
+            Alarming::KmsForged => 3,
+        }
+    }
+
     fn value(figures: &[Figure], name: &str) -> Option<f64> {
         let figure = figures.iter().find(|figure| figure.name == name)?;
         assert!(NAMES.contains(&figure.name));
@@ -203,7 +228,7 @@ mod tests {
     #[test]
     fn every_metric_has_its_figure() {
         let observed = observed(busy());
-        let now = Counters::of(&observed, (100, 4), counted(&[(3, 5)]));
+        let now = Counters::of(&observed, (100, 4), counted(&[(3, 5)]), alarming);
         let figures = figures(&Counters::default(), &now, &observed);
         assert_eq!(figures.len(), NAMES.len(), "{figures:?}");
         let expected = [
@@ -219,6 +244,8 @@ mod tests {
             ("NatsReconnects", 3.0),
             ("EvidenceAge", 60.0),
             ("EnclaveUp", 1.0),
+            ("SandboxKilled", 1.0),
+            ("KmsForged", 3.0),
         ];
         for (name, expected) in expected {
             let found = value(&figures, name).unwrap();
@@ -231,27 +258,30 @@ mod tests {
     #[test]
     fn counters_are_differences_and_another_boot_is_none() {
         let observed = observed(busy());
-        let now = Counters::of(&observed, (100, 4), counted(&[(3, 5)]));
+        let now = Counters::of(&observed, (100, 4), counted(&[(3, 5)]), alarming);
         let quiet = figures(&now, &now, &observed);
         assert_eq!(value(&quiet, "RequestCount"), Some(0.0));
-        assert_eq!(value(&quiet, "KmsThrottled"), Some(0.0));
+        for counted in ["KmsThrottled", "KmsForged", "SandboxKilled"] {
+            assert_eq!(value(&quiet, counted), Some(0.0), "{counted}");
+        }
         for absent in ["RequestLatency", "ColdStartLatency", "KmsCacheHitRate", "KmsLatency"] {
             assert_eq!(value(&quiet, absent), None, "{absent}: nothing happened");
         }
-        let before = Counters { kms_throttled: 50, kms_hits: 1000, opened: counted(&[(8, 100)]), ..now.clone() };
+        let before = Counters { kms_hits: 1000, kms_misses: 1000, opened: counted(&[(8, 100)]), ..now.clone() };
         let rebooted = figures(&before, &now, &observed);
-        assert_eq!(value(&rebooted, "KmsThrottled"), Some(2.0));
+        assert_eq!(value(&rebooted, "KmsCacheHitRate"), Some(90.0));
         assert_eq!(rebooted.iter().find(|f| f.name == "ColdStartLatency").unwrap().values, [(4.096, 4.0)]);
     }
 
     #[test]
-    fn a_silent_enclave_has_no_figures_but_that_it_is_down() {
+    fn a_silent_enclave_has_no_figures_but_that_it_is_down_and_what_it_warned_of() {
         let mut observed = observed(busy());
         observed.enclave.last_answer = Some(ENCLAVE_LIMIT + Duration::from_secs(1));
-        let now = Counters::of(&observed, (100, 40), counted(&[]));
+        let now = Counters::of(&observed, (100, 40), counted(&[]), alarming);
         let figures = figures(&Counters::default(), &now, &observed);
         assert_eq!(value(&figures, "EnclaveUp"), Some(0.0));
         assert_eq!(value(&figures, "ErrorCount"), Some(40.0));
+        assert_eq!((value(&figures, "SandboxKilled"), value(&figures, "KmsForged")), (Some(1.0), Some(3.0)));
         for absent in ["MemoryUtilization", "ResidentVaults", "EvidenceAge", "KmsThrottled"] {
             assert_eq!(value(&figures, absent), None, "{absent}");
         }

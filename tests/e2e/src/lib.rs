@@ -4,6 +4,7 @@
 //! `casemate` with a home of its own. Nothing is shared between two nodes, so that tests run beside each other.
 
 pub mod bench;
+pub mod captured;
 pub mod census;
 pub mod chaos;
 pub mod device;

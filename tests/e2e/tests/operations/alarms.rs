@@ -101,7 +101,7 @@ fn of_terraform() -> BTreeMap<String, Alarm> {
 #[test]
 fn both_templates_have_the_alarms_of_the_table() {
     let table = of_table();
-    assert_eq!(table.len(), 7, "{:?}", table.keys());
+    assert_eq!(table.len(), 9, "{:?}", table.keys());
     assert_eq!(of_cloudformation(), table);
     assert_eq!(of_terraform(), table);
 }

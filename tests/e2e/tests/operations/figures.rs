@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use casemate_e2e::captured::make_forbidden_call;
 use casemate_e2e::guest::Emulation;
 use casemate_e2e::programs::checkout;
 use casemate_e2e::{Circumstance, Node};
@@ -143,6 +144,8 @@ fn figures_reach_cloudwatch_and_alarms_fire_and_go() {
         "KmsCacheHitRate",
         "NatsReconnects",
         "EvidenceAge",
+        "SandboxKilled",
+        "KmsForged",
     ] {
         eventually(&format!("{name} was stored"), PATIENCE, || stored(&cloudwatch, name, "Maximum").last().copied());
     }
@@ -154,10 +157,15 @@ fn figures_reach_cloudwatch_and_alarms_fire_and_go() {
     let opened = stored(&cloudwatch, "ColdStartLatency", "SampleCount").iter().sum::<f64>();
     assert!(opened >= 2.0, "created and opened again: {opened}");
 
-    for name in ["EnclaveUp", "KmsThrottled", "NatsReconnects"] {
+    for name in ["EnclaveUp", "KmsThrottled", "NatsReconnects", "SandboxKilled", "KmsForged"] {
         set_alarm(&cloudwatch, name, &OF_THE_GROUP);
         await_state(&cloudwatch, name, "OK");
     }
+
+    make_forbidden_call(node.manager_of(&vault));
+    await_state(&cloudwatch, "SandboxKilled", "ALARM");
+    await_state(&cloudwatch, "SandboxKilled", "OK");
+    assert_eq!(state(&cloudwatch, "KmsForged"), "OK");
 
     node.kms_control(&["throttle"]);
     let throttled = Instant::now();

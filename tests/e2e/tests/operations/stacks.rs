@@ -120,9 +120,11 @@ fn what_is_deployed_is_what_the_parts_expect() {
         "EnclaveUp",
         "EvidenceAge",
         "HealthyHostCount",
+        "KmsForged",
         "KmsThrottled",
         "MemoryUtilization",
         "NatsReconnects",
+        "SandboxKilled",
         "TargetResponseTime",
     ];
     assert_eq!(alarms, expected.into_iter().collect());

@@ -3,28 +3,7 @@
 use std::time::{Duration, Instant};
 
 use casemate_e2e::Node;
-use nix::sys::ptrace;
-use nix::sys::signal::Signal;
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::Pid;
-
-/// The length of the machine's `syscall` instruction.
-const SYSCALL_BYTES: u64 = 2;
-const GETPPID: u64 = 110;
-
-/// Makes a process do what it never would, as somebody does who has taken it over: the system call in which it waits becomes another
-/// one.
-fn make_forbidden_call(manager: Pid) {
-    ptrace::attach(manager).unwrap();
-    assert_eq!(waitpid(manager, None).unwrap(), WaitStatus::Stopped(manager, Signal::SIGSTOP));
-    let mut registers = ptrace::getregs(manager).unwrap();
-    // No call to be restarted: the next instruction is the same call's, with another number.
-    registers.orig_rax = u64::MAX;
-    registers.rax = GETPPID;
-    registers.rip -= SYSCALL_BYTES;
-    ptrace::setregs(manager, registers).unwrap();
-    ptrace::detach(manager, None).unwrap();
-}
+use casemate_e2e::captured::make_forbidden_call;
 
 #[test]
 fn it_dies_and_operators_learn_of_it() {
