@@ -43,9 +43,18 @@ impl TokenBucket {
     /// When there is none: the time after which to come back. Each who is refused is told a moment of his own, as tokens come, so
     /// that a thousand who were refused together do not come back together.
     pub fn take(&mut self, now: Duration) -> Result<(), Duration> {
+        self.spend(1, now)
+    }
+
+    /// Takes `count` tokens, if there is one. Those that are missing are paid off before the next are taken: what costs more than the bucket
+    /// holds happens all the same, at the same rate.
+    ///
+    /// # Errors
+    /// As for [`TokenBucket::take`].
+    pub fn spend(&mut self, count: u32, now: Duration) -> Result<(), Duration> {
         let earliest = self.earliest();
         if now >= earliest {
-            self.full_at = self.full_at.max(now) + self.interval;
+            self.full_at = self.full_at.max(now) + self.interval.saturating_mul(count);
             return Ok(());
         }
         let mut told = self.promised.max(earliest);

@@ -11,7 +11,7 @@ use super::simulation::vault;
 use super::slot::HALF_OPEN_LIFE;
 use super::tests::{SECOND, SESSION, Stage, welcome};
 use super::*;
-use crate::ipc::{FromManager, Notice, ToManager};
+use crate::ipc::{CommitResult, FromManager, Notice, ToManager};
 use crate::vault::sessions::{HANDSHAKE_AGE, HANDSHAKES};
 
 const TEN_SECONDS: Duration = Duration::from_secs(10);
@@ -232,6 +232,65 @@ fn a_process_that_asks_again_and_again_uses_up_its_own_ration() {
         })
         .count();
     assert!((1..100).contains(&deletions), "{deletions} deletions");
+    assert!(!stage.is_killed(slot));
+}
+
+/// Processes that keep what they are given, each as long as its device lets it.
+#[test]
+fn a_few_vaults_do_not_fill_the_nodes_window() {
+    let mut stage = Stage::new(&Tuning { opens_per_second: 1000, ..Tuning::default() });
+    for number in 0..16 {
+        stage.open(vault(number));
+    }
+    // Not faster than what is silent is left out of account.
+    for _ in 0..64 {
+        stage.now += SECOND / 5;
+        for number in 0..16 {
+            stage.request_within(vault(number), Sealed, SECOND * 60);
+        }
+    }
+    let held = stage.router.deadlines.len();
+    assert!((500..800).contains(&held), "{held} requests");
+    let slot = stage.open(vault(100));
+    let id = stage.request(vault(100), Sealed);
+    assert!(stage.has(|action| matches!(action, Action::Send { slot: asked, .. } if *asked == slot)));
+    assert_eq!(stage.refusal(id), None);
+}
+
+/// A process that writes versions for itself, and one that its devices help.
+#[test]
+fn who_writes_without_end_fills_no_store() {
+    let mut stage = Stage::new(&Tuning::default());
+    let slot = stage.open(vault(1));
+    let write = |stage: &mut Stage, slot, version, bytes| {
+        stage.from(slot, FromManager::Commit { version, object: vec![4; bytes] });
+        let stored = stage.has(|action| matches!(action, Action::Put { .. }));
+        if stored {
+            let op = stage.op();
+            stage.event(Event::PutDone { slot, op, put: Put::Created });
+        }
+        stored
+    };
+    let unasked = (4..1000).take_while(|version| write(&mut stage, slot, *version, 1)).count();
+    assert!((1..=32).contains(&unasked), "{unasked} versions");
+    assert!(stage.is_killed(slot));
+
+    let slot = stage.open(vault(2));
+    let mut stored = 0;
+    for _ in 0..1000 {
+        answered(&mut stage, vault(2), slot);
+        stage.now += SECOND / 100;
+        if write(&mut stage, slot, 4 + stored, 1 << 20) {
+            stored += 1;
+        } else {
+            let result = |action: &Action| {
+                matches!(action, Action::Send { message: ToManager::CommitResult(CommitResult::NotSent), .. })
+            };
+            assert!(stage.has(result));
+        }
+    }
+    // Ten seconds.
+    assert!((200..400).contains(&stored), "{stored} MiB");
     assert!(!stage.is_killed(slot));
 }
 

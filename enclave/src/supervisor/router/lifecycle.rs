@@ -11,7 +11,7 @@ use casemate_protocol::object::{Kind, Object};
 use casemate_protocol::stage::Stage as Timed;
 
 use super::event::{Action, ManagerExit, Op, RequestId, SlotId, StoreFailed};
-use super::slot::{Closing, HalfOpen, Handed, Pending, RESUMING_LIFE, STOP_LIMIT, Slot, Stage, State};
+use super::slot::{Closing, HalfOpen, Handed, Pending, RESUMING_LIFE, STOP_LIMIT, STUCK_AFTER, Slot, Stage, State};
 use super::{CLOSING_SLOTS, GENERATION, Router, log, milliseconds};
 use crate::ipc::{FromManager, Newest, Notice, ToManager};
 
@@ -40,13 +40,14 @@ impl Router {
         if let Err(wait) = self.hellos.take(now) {
             return self.refuse(id, Refusal::retry(ErrorCode::Busy, milliseconds(wait)), out);
         }
+        // Before anybody is ended for it: that gives no slot back at once.
+        if self.slots.len() >= self.limits.vaults + self.limits.half_open + CLOSING_SLOTS {
+            return self.refuse_busy(id, out);
+        }
         while self.half_open.len() >= self.limits.half_open {
             let Some(oldest) = self.half_open.front().copied() else { break };
             let refusal = self.busy();
             self.kill(oldest, Some(&refusal), out);
-        }
-        if self.slots.len() >= self.limits.vaults + self.limits.half_open + CLOSING_SLOTS {
-            return self.refuse_busy(id, out);
         }
         let op = self.op();
         let mut slot = Slot::new(vault, op, now);
@@ -253,7 +254,8 @@ impl Router {
             }
             State::Open { .. } => {}
         }
-        let last = slot.requests.values().map(|pending| pending.deadline).max();
+        // Attack stopped: a process that keeps its place among the leaving for as long as a device's deadline lasts.
+        let last = slot.requests.values().map(|pending| pending.deadline).max().map(|last| last.min(now + STUCK_AFTER));
         let writing = slot.commit.as_ref().map(super::commit::Commit::deadline);
         let kill_at = [last, writing].into_iter().flatten().fold(now, Duration::max) + STOP_LIMIT;
         // A version that was on its way here when it was told, and one more that overtook the word.

@@ -9,6 +9,7 @@ use casemate_protocol::link::Tuning;
 
 use super::parking::{Parked, ParkedVaults};
 use super::simulation::vault;
+use super::slot::{STOP_LIMIT, STUCK_AFTER};
 use super::tests::{Stage, welcome};
 use super::*;
 use crate::ipc::{FromManager, Newest, Notice, ToManager};
@@ -357,6 +358,33 @@ fn a_vault_that_goes_on_where_no_place_is_answers_and_leaves() {
     assert_eq!(handed(&stage), Some((Newest::NotAsked, Some(b"second".to_vec()))));
 }
 
+/// Attack: a process that is on its way out and stays silent, while its device waits for a minute. The places of those who leave are few.
+#[test]
+fn who_leaves_has_a_few_seconds_whatever_his_device_says() {
+    for writes in [false, true] {
+        let mut stage = stage();
+        stage.open(vault(1));
+        let busy = push_out_as(&mut stage, vault(1), vault(2), b"first", true);
+        answer_all(&mut stage, busy);
+        stage.request_within(vault(2), Sealed, Duration::from_mins(1));
+        stage.request_within(vault(1), Sealed, Duration::from_mins(1));
+        let slot = stage.slot(vault(1));
+        stage.from(slot, FromManager::Ready { static_key: [8; 32] });
+        stage.from(slot, FromManager::Resume);
+        assert!(stage.is_stopped(slot));
+        if writes {
+            // That gives it the time that the write takes, and no more.
+            stage.from(slot, FromManager::Commit { version: 4, object: vec![1] });
+            let op = stage.op();
+            stage.event(Event::PutDone { slot, op, put: Put::Created });
+        }
+        stage.after(STUCK_AFTER);
+        assert!(!stage.is_killed(slot), "{writes}");
+        stage.after(STOP_LIMIT);
+        assert!(stage.is_killed(slot), "{writes}");
+    }
+}
+
 /// Attack: a process that says it goes on with a vault that it was not handed.
 #[test]
 fn nobody_resumes_out_of_turn() {
@@ -444,7 +472,7 @@ fn nobody_writes_for_ever_who_was_told_to_stop() {
         let version = stage.router.slots.get(slot).unwrap().committed + 1;
         stage.from(slot, FromManager::Commit { version, object: vec![1] });
         let op = stage.op();
-        stage.after(Duration::from_secs(1));
+        stage.after(Duration::from_secs(2));
         if stage.is_killed(slot) {
             break;
         }

@@ -14,6 +14,9 @@ use super::slot::{BYTES_PER_VAULT, Pending, Slot, Stage, State};
 use super::{Router, milliseconds};
 use crate::ipc::{Notice, ToManager};
 
+/// A vault may hold one request for so many that the node has room for.
+const GREED: usize = 8;
+
 impl Router {
     pub(super) fn request(
         &mut self,
@@ -57,7 +60,7 @@ impl Router {
         now: Duration,
         out: &mut Vec<Action>,
     ) {
-        let queue = self.limits.queue;
+        let (queue, room) = (self.limits.queue, WINDOW_REQUESTS.saturating_sub(self.deadlines.len()));
         // Attack stopped: a forged frame, for which a process comes and ends, just before one of the device's own.
         let ending = self.slots.get(slot_id).filter(|slot| slot.is_ending()).map(|slot| slot.vault);
         let waits_for_next = ending.is_some_and(|vault| self.can_resume(vault, pending.session, now));
@@ -75,7 +78,11 @@ impl Router {
             }
         }
         let serving = slot.serving_key().is_some();
-        if slot.requests.len() >= queue || slot.bytes + pending.bytes > BYTES_PER_VAULT {
+        // Attack stopped: a few vaults that hold what they are given until its deadline, and with it the node's window. The fuller that is,
+        // the less may one vault hold; who holds nothing is let in while there is any room.
+        let held = slot.requests.len();
+        let is_greedy = held > 0 && held * GREED >= room;
+        if held >= queue || is_greedy || slot.bytes + pending.bytes > BYTES_PER_VAULT {
             return self.refuse_busy(id, out);
         }
         if serving && !self.has_room_for_work(slot_id, now) {

@@ -37,9 +37,16 @@ const HELLOS_PER_SECOND: u32 = 8;
 /// a lock key or with a head that is newer than what it has.
 const OPENINGS: u32 = 16;
 const OPENINGS_PER_SECOND: u32 = 4;
-/// How often it may have old versions deleted. An honest one asks after each snapshot.
-const DELETIONS: u32 = 64;
-const DELETIONS_PER_SECOND: u32 = 64;
+/// How often it may have old versions deleted. An honest one asks after each snapshot, each time for all that came before.
+const DELETIONS: u32 = 8;
+const DELETIONS_PER_SECOND: u32 = 2;
+/// Versions that it may have stored before anybody has asked for anything, and one more for each request that it holds. An honest one makes
+/// one for all requests that wait.
+const COMMITS: usize = 16;
+/// How much it may have stored, in pieces, at once and each second from then on: 128 MiB and 16 MiB.
+const STORED_PIECE_BYTES: usize = 4096;
+const STORED: u32 = 32 * 1024;
+const STORED_PER_SECOND: u32 = 4096;
 /// Messages that answer no request which a process may send unasked, and more of them for each request that it holds. An honest one sends
 /// four at most for a request: a notice, an opening or a commit, what it notices then, a deletion.
 const WORDS: usize = 64;
@@ -96,6 +103,10 @@ pub(super) struct Slot {
     pub(super) openings: TokenBucket,
     /// See there.
     pub(super) deletions: TokenBucket,
+    /// What it may still have stored.
+    stored: TokenBucket,
+    /// Versions that it may still have stored.
+    commits: usize,
     /// Messages that answer no request which its process may still send.
     words: usize,
     /// What it has used lately.
@@ -287,6 +298,8 @@ impl Slot {
             let_in_at: None,
             openings: TokenBucket::with_burst(OPENINGS_PER_SECOND, OPENINGS),
             deletions: TokenBucket::with_burst(DELETIONS_PER_SECOND, DELETIONS),
+            stored: TokenBucket::with_burst(STORED_PER_SECOND, STORED),
+            commits: COMMITS,
             words: WORDS,
             usage: Usage::default(),
             wake: None,
@@ -322,6 +335,20 @@ impl Slot {
     /// Its process was given a request, for which it may say more.
     pub(super) fn is_asked(&mut self) {
         self.words = (self.words + WORDS_FOR_EACH).min(WORDS + WORDS_FOR_EACH * self.requests.len());
+        self.commits = (self.commits + 1).min(COMMITS + self.requests.len());
+    }
+
+    /// Whether its process may have one more version stored.
+    pub(super) fn may_commit(&mut self) -> bool {
+        let commits = self.commits.checked_sub(1);
+        self.commits = commits.unwrap_or(0);
+        commits.is_some()
+    }
+
+    /// Whether it may have so many bytes stored now.
+    pub(super) fn may_store(&mut self, bytes: usize, now: Duration) -> bool {
+        let pieces = u32::try_from(bytes.div_ceil(STORED_PIECE_BYTES)).unwrap_or(u32::MAX);
+        self.stored.spend(pieces, now).is_ok()
     }
 
     /// Whether its process may say something that answers no request. Attack stopped: a process that keeps the router busy, which all vaults

@@ -629,15 +629,22 @@ fn draining_finishes_refuses_and_says_when_it_is_done() {
 
 #[test]
 fn the_whole_nodes_window_is_bounded() {
-    let mut stage = Stage::new(&Tuning { queue_per_vault: 10_000, ..Tuning::default() });
-    let slot = stage.open(vault(1));
-    // Who waits for the store works on nothing.
-    stage.from(slot, FromManager::Commit { version: 4, object: vec![4] });
-    let mut refused = 0;
-    for _ in 0..casemate_protocol::limits::WINDOW_REQUESTS + 10 {
+    let mut stage = Stage::new(&Tuning { vault_limit: 700, opens_per_second: 10_000, ..Tuning::default() });
+    let (greedy, all) = (600, 620);
+    for number in 0..all {
         stage.now += Duration::from_millis(1);
-        let id = stage.request(vault(1), Sealed);
-        refused += u32::from(stage.refusal(id) == Some(ErrorCode::Busy));
+        let slot = stage.open(vault(number));
+        // Who waits for the store works on nothing.
+        stage.from(slot, FromManager::Commit { version: 4, object: vec![4] });
     }
-    assert_eq!(refused, 10);
+    let refused = |stage: &mut Stage, number| {
+        let id = stage.request(vault(number), Sealed);
+        stage.refusal(id) == Some(ErrorCode::Busy)
+    };
+    let last = (0..2 * greedy).find(|number| refused(&mut stage, number % greedy));
+    assert!(last.is_some_and(|last| (1000..casemate_protocol::limits::WINDOW_REQUESTS as u64).contains(&last)));
+    // There is some room yet, for those who hold nothing, and then there is none.
+    let let_in = (greedy..all).take_while(|number| !refused(&mut stage, *number)).count();
+    assert!((1..20).contains(&let_in), "{let_in}");
+    assert_eq!(stage.router.deadlines.len(), casemate_protocol::limits::WINDOW_REQUESTS);
 }

@@ -10,7 +10,7 @@ use casemate_protocol::{limits, path};
 
 use super::commit::{Commit, Step};
 use super::event::{Action, Op, Put, SlotId, StoreFailed};
-use super::slot::{Closing, HalfOpen, STOP_LIMIT, Slot, State};
+use super::slot::{Closing, HalfOpen, STOP_LIMIT, STUCK_AFTER, Slot, State};
 use super::{Router, log};
 use crate::ipc::{CommitResult, ToManager};
 
@@ -32,6 +32,16 @@ impl Router {
         let is_next = version > slot.committed && (1..=limits::OBJECT_BYTES).contains(&object.len());
         if !may_write || !is_next {
             return self.violation(slot_id, "a commit out of turn", out);
+        }
+        // Attack stopped: a process that goes on writing for itself, and fills the store of all vaults.
+        if !slot.may_commit() {
+            return self.condemn(slot_id, "more versions than it was given requests for", out);
+        }
+        // And one that has its devices ask for it, until nobody else gets a word in. It is told what it is told of a store that is away.
+        if !slot.may_store(object.len(), now) {
+            slot.released = now;
+            out.push(Action::Send { slot: slot_id, message: ToManager::CommitResult(CommitResult::NotSent) });
+            return;
         }
         let (path, bytes) = (path::vault_version(slot.vault, version), Bytes::from(object));
         let commit = Commit::begin(version, path.clone(), bytes.clone(), timeout, now, op);
@@ -98,6 +108,10 @@ impl Router {
         let Some(commit) = slot.commit.take() else { return };
         slot.released = now;
         let vault = slot.vault;
+        if let State::Closing(Closing::Stopping { kill_at, .. }) = &mut slot.state {
+            // Time for a write is not time for anything else.
+            *kill_at = (*kill_at).min(now + STUCK_AFTER + STOP_LIMIT);
+        }
         if result == CommitResult::Committed {
             slot.committed = commit.version;
             self.stages.note(Timed::Commit, now.saturating_sub(commit.begun()));
