@@ -47,8 +47,8 @@ const LENGTH_BYTES: usize = 4;
 const SESSIONS: &str = "casemate/parked/v1";
 const WHOLE: &str = "casemate/parked-whole/v1";
 
-/// What the zygote makes once and every vault-manager inherits. It stands in one place of the heap and never on a stack: wherever it is
-/// handed on, a process has one copy to wipe.
+/// What the zygote makes once and every vault-manager inherits. It stands in one place of the heap: wherever it is handed on, a process has
+/// one copy to wipe. Only deriving a vault's key from it passes it through a hash's own blocks, which are wiped when they are let go.
 #[derive(Default)]
 pub struct ParkingSecret(ZeroizingVec);
 
