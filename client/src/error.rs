@@ -85,7 +85,7 @@ pub enum VaultError {
     #[error("this device's newest version of the vault, {}, is too old to be compared with its history ({})", .0.held.version, .0.shown())]
     HistoryUnknown(Box<Contradiction>),
     /// It may or may not have been done.
-    #[error("no authentic answer by the deadline: it is not known whether this took effect")]
+    #[error("no authentic answer by the deadline, or the vault no longer knows: this may have taken effect or not")]
     OutcomeUnknown,
     /// Nobody answered by the deadline, and nothing was changed by this request.
     #[error("no answer by the deadline ({last})")]
@@ -214,7 +214,7 @@ impl Explain for VaultError {
             Self::Fork(_) => ErrorCode::ForkDetected.remedy(),
             Self::HistoryUnknown(_) => ErrorCode::HistoryUnknown.remedy(),
             Self::OutcomeUnknown => {
-                "Run the very same command again: it asks for the outcome under the same sequence number and never does it twice. Or read the state."
+                "Read the state; or run the very same command again, before another one that changes the same: it asks for the outcome under the same sequence number and does nothing twice."
             }
             Self::TimedOut { .. } => {
                 "Try again, with a longer --timeout if it recurs; the operator sees the reason in the node's health."

@@ -68,6 +68,29 @@ pub struct Unresolved {
     /// The request's hash, which tells whether a command is the same one again.
     #[serde(with = "encoding::hexed")]
     pub request_hash: [u8; 32],
+    /// What it changes, as [`subject`] tells.
+    #[serde(default, with = "encoding::hexed")]
+    subject: [u8; 32],
+}
+
+/// The subject of what concerns the whole vault (docs/decisions/0025).
+const EVERYTHING: [u8; 32] = [0; 32];
+/// How far numbers go on above those that the vault may have seen from another copy of this record.
+const BEYOND_COPIES: u64 = 1 << 20;
+
+/// What a mutation changes: a hash of the secret's or the key's name, or [`EVERYTHING`]. Of two with different subjects it does not matter
+/// which came first.
+fn subject(operation: &Operation) -> [u8; 32] {
+    let name = match operation {
+        Operation::SecretPut { name, .. } | Operation::SecretDelete { name, .. } => {
+            Operation::SecretDelete { name: name.clone(), expected_revision: None }
+        }
+        Operation::KeyGenerate { name, .. } | Operation::KeyImport { name, .. } | Operation::KeyDelete { name } => {
+            Operation::KeyDelete { name: name.clone() }
+        }
+        _ => return EVERYTHING,
+    };
+    request_hash(None, &name)
 }
 
 /// What a device remembers of one vault.
@@ -196,19 +219,26 @@ impl VaultRecord {
             .map(|entry| entry.sequence)
     }
 
-    /// Takes the next sequence number. A mutation is remembered until [`VaultRecord::resolve`]; of more than 32 the oldest that is
-    /// not in `busy` is forgotten, whose outcome can then be learnt by reading only.
+    /// Takes the next sequence number. A mutation is remembered until [`VaultRecord::resolve`] or until another one with the same subject
+    /// takes a number; of more than 32 the oldest that is not in `busy` is forgotten. What became of a forgotten one can be learnt by
+    /// reading only.
     pub fn take_sequence(&mut self, operation: &Operation, busy: &[u64]) -> u64 {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         if operation.is_mutation() {
+            let subject = subject(operation);
+            // Loss stopped: `put a 1`, whose answer is lost; `put a 2`; `put a 1`. The first one's outcome is no answer to the third.
+            self.unresolved.retain(|earlier| {
+                let is_same = earlier.subject == subject;
+                !is_same && earlier.subject != EVERYTHING && subject != EVERYTHING
+            });
             if self.unresolved.len() >= limits::UNRESOLVED_PER_DEVICE
                 && let Some(oldest) = self.unresolved.iter().position(|entry| !busy.contains(&entry.sequence))
             {
                 self.unresolved.remove(oldest);
             }
             let request_hash = request_hash(Some(sequence), operation);
-            self.unresolved.push(Unresolved { sequence, request_hash });
+            self.unresolved.push(Unresolved { sequence, request_hash, subject });
         }
         sequence
     }
@@ -216,6 +246,21 @@ impl VaultRecord {
     /// The outcome of `sequence` is known.
     pub fn resolve(&mut self, sequence: u64) {
         self.unresolved.retain(|entry| entry.sequence != sequence);
+    }
+
+    /// The vault will never execute `sequence`. If no newer number was given out, the vault has seen newer ones all the same: this record
+    /// was restored from a copy. Numbers go on where no copy has been.
+    pub fn renounce(&mut self, sequence: u64) {
+        self.resolve(sequence);
+        if sequence + 1 == self.next_sequence {
+            self.next_sequence += BEYOND_COPIES;
+        }
+    }
+
+    /// Whether as many numbers as a vault remembers the outcomes of were given out since the oldest of `busy`. That one must end before
+    /// the next is given out: its outcome would be forgotten before it was learnt.
+    pub fn is_at_window(&self, busy: &[u64]) -> bool {
+        busy.iter().min().is_some_and(|oldest| self.next_sequence - oldest >= limits::OUTCOMES_PER_DEVICE as u64)
     }
 
     /// Judges the head of an authentic reply to a request that was sent while `sent` was the newest head.
@@ -302,6 +347,50 @@ pub(crate) mod tests {
                 > first
         );
         assert!(record.unresolved().is_empty(), "using a key twice does no harm");
+    }
+
+    #[test]
+    fn a_later_change_of_the_same_ends_the_asking_for_an_earlier_one() {
+        let key = |name: &str| Operation::KeyDelete { name: name.to_owned() };
+        let delete = |name: &str| Operation::SecretDelete { name: name.to_owned(), expected_revision: Some(1) };
+        for (earlier, later, ends) in [
+            (put("a"), delete("a"), true),
+            (put("a"), put("b"), false),
+            (put("a"), key("a"), false),
+            (put("a"), Operation::DeleteVault, true),
+            (Operation::DeleteVault, put("a"), true),
+            (put("a"), Operation::KeySign { name: "a".to_owned(), message: b"m".as_slice().into() }, false),
+        ] {
+            let (_, mut record) = record();
+            record.take_sequence(&earlier, &[]);
+            record.take_sequence(&later, &[]);
+            assert_eq!(record.find_unresolved(&earlier, &[]).is_none(), ends, "{earlier:?}, {later:?}");
+        }
+    }
+
+    /// As records had it before subjects were written down.
+    #[test]
+    fn what_has_no_subject_may_be_anything() {
+        let (_, mut record) = record();
+        record.take_sequence(&put("a"), &[]);
+        let mut text = serde_json::to_value(&record).unwrap();
+        text["unresolved"][0].as_object_mut().unwrap().remove("subject").unwrap();
+        let mut record: VaultRecord = serde_json::from_value(text).unwrap();
+        assert_eq!(record.find_unresolved(&put("a"), &[]), Some(1));
+        record.take_sequence(&put("b"), &[]);
+        assert_eq!(record.find_unresolved(&put("a"), &[]), None);
+    }
+
+    #[test]
+    fn numbers_go_on_beyond_copies_when_the_newest_is_refused() {
+        let (_, mut record) = record();
+        let numbers = [(); 2].map(|()| record.take_sequence(&put("a"), &[]));
+        record.renounce(numbers[0]);
+        let next = record.take_sequence(&put("a"), &[]);
+        assert_eq!(next, numbers[1] + 1, "a newer one of this record came first");
+        record.renounce(next);
+        assert!(record.unresolved().is_empty());
+        assert_eq!(record.take_sequence(&put("a"), &[]), next + 1 + BEYOND_COPIES);
     }
 
     #[test]

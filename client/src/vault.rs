@@ -104,6 +104,8 @@ pub struct Vault<T, K> {
     connecting: tokio::sync::Mutex<()>,
     /// A device leaves at most 32 mutations unresolved.
     mutations: tokio::sync::Semaphore,
+    /// A sequence number is no longer in use.
+    number_ended: tokio::sync::Notify,
 }
 
 /// Marks a sequence number as in use until the operation ends, also when its future is dropped.
@@ -114,9 +116,19 @@ struct Numbered<'a, T, K> {
     reused: bool,
 }
 
+impl<T, K> Numbered<'_, T, K> {
+    /// The number is in use no more.
+    fn end(&mut self) {
+        if let Some(sequence) = self.sequence.take() {
+            self.vault.state().busy.retain(|busy| *busy != sequence);
+            self.vault.number_ended.notify_waiters();
+        }
+    }
+}
+
 impl<T, K> Drop for Numbered<'_, T, K> {
     fn drop(&mut self) {
-        self.vault.state().busy.retain(|busy| Some(*busy) != self.sequence);
+        self.end();
     }
 }
 
@@ -165,6 +177,7 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
             state: Mutex::new(state),
             connecting: tokio::sync::Mutex::new(()),
             mutations: tokio::sync::Semaphore::new(limits::UNRESOLVED_PER_DEVICE),
+            number_ended: tokio::sync::Notify::new(),
         }
     }
 
@@ -192,9 +205,7 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
         let deadline = self.now() + self.options.deadline.min(limits::DEADLINE_MAX);
         let _permit = if operation.is_mutation() {
             let permit = until(&*self.options.outside, deadline, self.mutations.acquire()).await;
-            let timed_out =
-                || VaultError::TimedOut { last: "too many changes of this device are under way".to_owned() };
-            Some(permit.ok_or_else(timed_out)?.expect("the semaphore is never closed"))
+            Some(permit.ok_or_else(too_many)?.expect("the semaphore is never closed"))
         } else {
             None
         };
@@ -211,7 +222,23 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
 
     /// A number for an operation that carries one, written down before it is used. A mutation that was sent before without its
     /// outcome becoming known gets its old number: asking again is not doing again.
-    fn number(&self, operation: &Operation) -> Result<Numbered<'_, T, K>, VaultError> {
+    async fn number(&self, operation: &Operation, deadline: Duration) -> Result<Numbered<'_, T, K>, VaultError> {
+        loop {
+            if let Some(numbered) = self.number_now(operation)? {
+                return Ok(numbered);
+            }
+            let mut ended = std::pin::pin!(self.number_ended.notified());
+            ended.as_mut().enable();
+            // One may have ended since.
+            if let Some(numbered) = self.number_now(operation)? {
+                return Ok(numbered);
+            }
+            until(&*self.options.outside, deadline, ended).await.ok_or_else(too_many)?;
+        }
+    }
+
+    /// The number, unless older ones must end first.
+    fn number_now(&self, operation: &Operation) -> Result<Option<Numbered<'_, T, K>>, VaultError> {
         let mut state = self.state();
         let mut reused = false;
         let sequence = if !operation.is_mutation() && !operation.uses_key() {
@@ -219,6 +246,8 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
         } else if let Some(sequence) = state.record.find_unresolved(operation, &state.busy) {
             reused = true;
             Some(sequence)
+        } else if state.record.is_at_window(&state.busy) {
+            return Ok(None);
         } else {
             let mut sequence = 0;
             let busy = state.busy.clone();
@@ -226,11 +255,11 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
             Some(sequence)
         };
         state.busy.extend(sequence);
-        Ok(Numbered { vault: self, sequence, reused })
+        Ok(Some(Numbered { vault: self, sequence, reused }))
     }
 
     async fn drive(&self, operation: &Operation, deadline: Duration) -> Result<Answer, VaultError> {
-        let mut numbered = self.number(operation)?;
+        let mut numbered = self.number(operation, deadline).await?;
         let mut backoff = Backoff::default();
         let mut at_once = 0;
         // Whether the request may be executed, or have been, without our knowing. An earlier call counts: attack stopped, a host that
@@ -251,11 +280,13 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
                         && match &reply.outcome {
                             // If it is not believed, it may have been done all the same.
                             Outcome::Done(_) => true,
-                            // Two of these say so themselves; the third rests on what the host showed of the store.
-                            Outcome::Refused(refusal) => matches!(
-                                refusal.code,
-                                ErrorCode::OutcomeUnknown | ErrorCode::Internal | ErrorCode::Moved
-                            ),
+                            Outcome::Refused(refusal) => match refusal.code {
+                                // Said of a commit by a process that has ended. With a head: of a number, see `take`.
+                                ErrorCode::OutcomeUnknown => reply.head.is_none(),
+                                // The second rests on what the host showed of the store.
+                                ErrorCode::Internal | ErrorCode::Moved => true,
+                                _ => false,
+                            },
                         };
                     if let Outcome::Refused(refusal) = &reply.outcome {
                         last = refusal.to_string();
@@ -268,7 +299,7 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
                     self.cope(operation, problem, open_ended)
                 }
             };
-            let is_superseded = matches!(next, Next::Renumber);
+            let is_renumbered = matches!(next, Next::Renumber);
             let pause = match next {
                 Next::Done(answer) => return Ok(answer),
                 Next::Fail(error) => {
@@ -283,7 +314,8 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
                 }
                 Next::AtOnce => None,
                 Next::Renumber => {
-                    self.forget(numbered.sequence)?;
+                    self.renounce(numbered.sequence)?;
+                    numbered.end();
                     None
                 }
                 Next::Later(after) => after,
@@ -291,10 +323,9 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
             let pause = backoff.pause(pause, self.options.outside.jitter());
             let remaining = deadline.saturating_sub(self.now());
             self.options.outside.sleep(pause.min(remaining)).await;
-            if is_superseded {
+            if is_renumbered {
                 // Not before the pause: what this device does meanwhile would overtake the new number as well, and again each time.
-                drop(numbered);
-                numbered = self.number(operation)?;
+                numbered = self.number(operation, deadline).await?;
                 open_ended = numbered.reused;
             }
         }
@@ -321,15 +352,19 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
         }
     }
 
+    /// The vault will never execute the number.
+    fn renounce(&self, sequence: Option<u64>) -> Result<(), VaultError> {
+        let Some(sequence) = sequence else { return Ok(()) };
+        self.change(&mut self.state(), |record| record.renounce(sequence))
+    }
+
     /// Creates the vault, or learns that it was created.
     ///
     /// # Errors
     /// See [`VaultError`].
     pub async fn create(&self) -> Result<(), VaultError> {
         let creation = self.state().record.creation(&self.device);
-        self.perform(&creation).await?;
-        let mut state = self.state();
-        self.change(&mut state, VaultRecord::created)
+        self.perform(&creation).await.map(drop)
     }
 
     /// Destroys the vault for good, and this device's lock key with it.
@@ -372,4 +407,8 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
         let signature = self.device.sign(&accept_rollback_bytes(self.id, &held, &found));
         self.perform(&Operation::AcceptRollback { held, found, signature }).await.map(drop)
     }
+}
+
+fn too_many() -> VaultError {
+    VaultError::TimedOut { last: "too many changes of this device are under way".to_owned() }
 }

@@ -24,7 +24,7 @@ pub(super) enum Next {
     AtOnce,
     /// The same request after a pause.
     Later(Option<Duration>),
-    /// The vault never executed it and never will under this number: the same operation under a new one.
+    /// The vault did not execute it under this number and never will: the same operation under a new one.
     Renumber,
     Fail(VaultError),
 }
@@ -64,20 +64,29 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
             Outcome::Done(_) => Verdict::Final,
             Outcome::Refused(refusal) => retry::verdict(refusal),
         };
-        let renumber = matches!(&reply.outcome, Outcome::Refused(refusal) if refusal.code == ErrorCode::Superseded);
+        let spent = match &reply.outcome {
+            Outcome::Refused(refusal) => of_spent_number(refusal, reply.head, open_ended),
+            Outcome::Done(_) => None,
+        };
         // What an earlier attempt may have done is settled by an answer, or by a refusal of a vault that stands open: without a
         // head it speaks of objects that the host chose to show.
         let settles = matches!(reply.outcome, Outcome::Done(_)) || !open_ended || reply.head.is_some();
+        // Asked again, the vault would say the same.
+        let is_forgotten = matches!(spent, Some(Next::Fail(_)));
         let resolved = sequence.filter(|sequence| {
-            settles
-                && verdict == Verdict::Final
+            (settles && verdict == Verdict::Final || is_forgotten)
                 && state.record.unresolved().iter().any(|entry| entry.sequence == *sequence)
         });
         // A version has opened under the new lock key: only now the old one goes.
         let turned = candidate.filter(|_| reply.head.is_some() && matches!(reply.outcome, Outcome::Done(_)));
-        if newer.is_some() || resolved.is_some() || turned.is_some() {
+        let created = matches!((operation, &reply.outcome), (Operation::CreateVault { .. }, Outcome::Done(_)));
+        if newer.is_some() || resolved.is_some() || turned.is_some() || created {
             let was_turned = turned.is_some();
+            // At once: a device that forgot the number and not yet knew the vault for created could neither create nor use it.
             let changed = self.change(&mut state, |record| {
+                if created {
+                    record.created();
+                }
                 if let Some(head) = newer {
                     record.hold(head);
                 }
@@ -98,9 +107,11 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
                 }
             }
         }
+        if let Some(next) = spent {
+            return next;
+        }
         match reply.outcome {
             Outcome::Done(answer) => Next::Done(answer),
-            Outcome::Refused(_) if renumber => Next::Renumber,
             Outcome::Refused(refusal) => match verdict {
                 Verdict::NewSession => {
                     state.connected = None;
@@ -161,10 +172,7 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
             Problem::Final(error) => return Next::Fail(error),
             Problem::Transport(error) if error.is_transient() => Next::Later(None),
             Problem::Transport(error) => Next::Fail(VaultError::Transport(error)),
-            Problem::Fault(fault) => {
-                self.state().connected = None;
-                self.cope_with_fault(operation, fault)
-            }
+            Problem::Fault(fault) => self.cope_with_fault(operation, fault),
         };
         match next {
             // A refusal that anybody could have written does not settle what became of a request that was sent.
@@ -190,6 +198,22 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
             },
         }
     }
+}
+
+/// What follows from a refusal that is about the request's number: the vault did not execute it now, and never will under that number.
+/// `open_ended`: it may have executed it before, and forgotten.
+fn of_spent_number(refusal: &Refusal, head: Option<Head>, open_ended: bool) -> Option<Next> {
+    let is_forgotten = match refusal.code {
+        // It remembers all since then.
+        ErrorCode::Superseded => return Some(Next::Renumber),
+        // The number was another request's: this record was restored from a copy.
+        ErrorCode::InvalidArgument => refusal.field.as_deref() == Some("sequence"),
+        // Below all that it remembers. Without a head it speaks of a commit.
+        ErrorCode::OutcomeUnknown => head.is_some(),
+        _ => false,
+    };
+    let next = if open_ended { Next::Fail(VaultError::OutcomeUnknown) } else { Next::Renumber };
+    is_forgotten.then_some(next)
 }
 
 /// The device's own check of the head. Attack stopped: a vault-manager that was opened over old objects and does not say so.

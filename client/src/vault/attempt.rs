@@ -16,6 +16,7 @@ use crate::judge::{Grounds, Image};
 use crate::lock::LockKey;
 use crate::outside;
 use crate::record::Keep;
+use crate::retry::{self, Verdict};
 use crate::session::{Fault, Greeting, Pending};
 use crate::transport::{Transport, TransportError};
 
@@ -62,8 +63,23 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
         let (frame, pending) = sealed.map_err(session_problem)?;
         *exposed = true;
         let answer = self.send(&frame, until).await?;
-        let reply = lock(&connected.session).open(&answer, &pending)?;
+        let opened = lock(&connected.session).open(&answer, &pending);
+        let reply = opened.inspect_err(|fault| self.leave(&connected, fault))?;
         Ok((reply, pending, connected.candidate))
+    }
+
+    /// Leaves a session that a fault has ended, unless another one stands in its place already: answers come late, and each would cost a
+    /// handshake. Who has no time or no room for a request says nothing of the session.
+    fn leave(&self, used: &Connected, fault: &Fault) {
+        if let Fault::Plain(refusal) = fault
+            && matches!(retry::verdict(refusal), Verdict::Later(_))
+        {
+            return;
+        }
+        let connected = &mut self.state().connected;
+        if connected.as_ref().is_some_and(|standing| Arc::ptr_eq(&standing.session, &used.session)) {
+            *connected = None;
+        }
     }
 
     fn connected(&self) -> Option<Connected> {

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use casemate_client::outside::unix_now;
@@ -101,6 +102,30 @@ async fn who_was_overtaken_is_not_overtaken_while_he_pauses() {
     assert!(fake.inner().sequences.is_sorted());
 }
 
+/// As if the power were cut: what is written down by then is neither the old number, which will never be executed, nor a new one.
+#[tokio::test(flavor = "current_thread")]
+async fn who_is_cut_off_while_he_pauses_has_no_number() {
+    let fake = Fake::new();
+    let record = fake.created().await.record();
+    let clock = Arc::new(Held::default());
+    let options = VaultOptions { outside: Arc::clone(&clock) as Arc<dyn Outside>, ..VaultOptions::default() };
+    let vault = fake.vault_with(device_of(), record, options);
+    vault.status().await.unwrap();
+
+    fake.then([Host::VaultRefuses(ErrorCode::Superseded.into())]);
+    let executed = fake.inner().executed.len();
+    tokio::select! {
+        _ = vault.secret_put("a", b"1".as_slice().into(), None) => panic!("it goes on after its pause"),
+        () = clock.begun.notified() => {}
+    }
+    let record = vault.record();
+    assert!(record.unresolved().is_empty());
+    let again = fake.vault_with(device_of(), record, VaultOptions::default());
+    assert_eq!(again.secret_put("a", b"1".as_slice().into(), None).await.unwrap(), 1);
+    assert_eq!(fake.inner().executed.len(), executed + 1);
+    assert!(fake.inner().sequences.is_sorted_by(|earlier, later| earlier < later));
+}
+
 /// The fake looks at no device key, so any device will do.
 fn device_of() -> casemate_client::Device {
     casemate_client::Device::generate().unwrap()
@@ -162,6 +187,119 @@ async fn a_number_that_was_passed_over_is_taken_anew() {
     fake.inner().highest = 3;
     assert_eq!(vault.secret_put("a", b"1".as_slice().into(), None).await.unwrap(), 1);
     assert_eq!(fake.inner().executed.len(), 1);
+}
+
+/// The answer of an earlier command that was lost says nothing of what the same words ask for later.
+#[tokio::test(flavor = "current_thread")]
+async fn an_old_outcome_is_no_answer_to_a_later_command() {
+    let fake = Fake::new();
+    let record = fake.created().await.record();
+    let vault = fake.vault_of(device_of(), record, Duration::from_millis(200));
+    vault.status().await.unwrap();
+    let put = |name: &'static str, value: &'static [u8]| vault.secret_put(name, value.into(), None);
+    for name in ["a", "b"] {
+        fake.then(vec![Host::LosesReply; 100]);
+        assert!(matches!(put(name, b"1").await, Err(VaultError::OutcomeUnknown)));
+        fake.inner().script.clear();
+    }
+    assert_eq!(put("a", b"2").await.unwrap(), 2);
+    assert_eq!(put("a", b"1").await.unwrap(), 3, "it is done, and not only said to be");
+    assert_eq!(*vault.secret_get("a", None).await.unwrap().value, *b"1");
+    assert_eq!(put("b", b"1").await.unwrap(), 1, "nothing else was asked of this one");
+}
+
+/// The vault remembers the last 64 numbers of a device.
+#[tokio::test(flavor = "current_thread")]
+async fn an_outcome_that_the_vault_has_forgotten_is_unknown_once() {
+    let fake = Fake::new();
+    let record = fake.created().await.record();
+    let vault = fake.vault_of(device_of(), record, Duration::from_millis(200));
+    vault.status().await.unwrap();
+    let put = || vault.secret_put("a", b"1".as_slice().into(), None);
+    fake.then(vec![Host::LosesReply; 100]);
+    assert!(matches!(put().await, Err(VaultError::OutcomeUnknown)));
+    {
+        let mut inner = fake.inner();
+        inner.script.clear();
+        inner.outcomes.clear();
+        (inner.highest, inner.forgotten_below) = (1000, 937);
+        inner.sequences.clear();
+    }
+    assert!(matches!(put().await, Err(VaultError::OutcomeUnknown)));
+    assert_eq!(fake.inner().sequences.len(), 1, "asked again, the vault would say the same");
+    assert!(last_kept(&fake).unresolved().is_empty());
+    assert_eq!(put().await.unwrap(), 2, "the next one is another change");
+}
+
+/// Its numbers are those that the home it is a copy of has used since.
+#[tokio::test(flavor = "current_thread")]
+async fn a_home_that_was_restored_from_a_copy_goes_on() {
+    for since in [1, 5, 200] {
+        let fake = Fake::new();
+        let vault = fake.created().await;
+        let copy = vault.record();
+        for number in 0..since {
+            vault.secret_put(&format!("n{number}"), b"1".as_slice().into(), None).await.unwrap();
+        }
+        {
+            let mut inner = fake.inner();
+            let forgotten_below = inner.highest.saturating_sub(63);
+            inner.outcomes.retain(|sequence, _| *sequence >= forgotten_below);
+            inner.forgotten_below = forgotten_below;
+        }
+        let restored = fake.vault_of(device_of(), copy, Duration::from_secs(5));
+        for revision in 1..=3 {
+            assert_eq!(restored.secret_put("a", b"1".as_slice().into(), None).await.unwrap(), revision, "{since}");
+        }
+        assert_eq!(fake.inner().executed.len(), since + 3);
+    }
+}
+
+/// The vault would have forgotten what became of the oldest by the time that its answer is asked for again.
+#[tokio::test(flavor = "current_thread")]
+async fn a_number_that_is_in_use_is_never_left_far_behind() {
+    let fake = Fake::new();
+    let vault = fake.created().await;
+    let release = Arc::new(Notify::new());
+    fake.then([Host::HoldsReply(Arc::clone(&release))]);
+    let put = |name: &'static str| vault.secret_put(name, b"1".as_slice().into(), None);
+    let mut oldest = Box::pin(put("oldest"));
+    assert!(is_pending(oldest.as_mut()).await);
+    for revision in 1..limits::OUTCOMES_PER_DEVICE as u64 {
+        assert_eq!(put("a").await.unwrap(), revision);
+    }
+    let mut next = Box::pin(put("a"));
+    assert!(is_pending(next.as_mut()).await, "nothing else holds it up");
+    release.notify_one();
+    assert_eq!(oldest.await.unwrap(), 1);
+    assert_eq!(next.await.unwrap(), limits::OUTCOMES_PER_DEVICE as u64);
+}
+
+async fn is_pending<T>(mut future: Pin<&mut impl Future<Output = T>>) -> bool {
+    std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context).is_pending())).await
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn who_has_no_time_and_who_comes_late_cost_no_session() {
+    let fake = Fake::new();
+    let vault = fake.created().await;
+    let get = || vault.secret_put("a", b"1".as_slice().into(), None);
+    get().await.unwrap();
+    let hellos = fake.inner().hellos;
+    fake.then([Host::Answers(Refusal::retry(ErrorCode::Busy, 1)), Host::Answers(ErrorCode::DeadlineExceeded.into())]);
+    get().await.unwrap();
+    assert_eq!(fake.inner().hellos, hellos);
+
+    // The vault was evicted. One request learns it at once and makes a session; the other one when that stands.
+    fake.inner().evict();
+    let release = Arc::new(Notify::new());
+    fake.then([Host::HoldsReply(Arc::clone(&release))]);
+    let mut late = Box::pin(vault.secret_put("b", b"1".as_slice().into(), None));
+    assert!(is_pending(late.as_mut()).await);
+    get().await.unwrap();
+    release.notify_one();
+    late.await.unwrap();
+    assert_eq!(fake.inner().hellos, hellos + 1);
 }
 
 #[tokio::test(flavor = "current_thread")]

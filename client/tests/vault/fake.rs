@@ -78,6 +78,8 @@ pub(crate) struct Inner {
     pub(crate) secrets: HashMap<String, (Vec<u8>, u64)>,
     pub(crate) outcomes: HashMap<u64, ([u8; 32], Outcome)>,
     pub(crate) highest: u64,
+    /// Below all numbers that it remembers the outcomes of.
+    pub(crate) forgotten_below: u64,
     pub(crate) executed: Vec<Operation>,
     pub(crate) sequences: Vec<u64>,
     pub(crate) shown_heads: Vec<Option<Head>>,
@@ -122,6 +124,7 @@ impl Fake {
             secrets: HashMap::new(),
             outcomes: HashMap::new(),
             highest: 0,
+            forgotten_below: 0,
             executed: Vec::new(),
             sequences: Vec::new(),
             shown_heads: Vec::new(),
@@ -308,13 +311,15 @@ impl Inner {
             self.sequences.push(sequence);
             match self.outcomes.get(&sequence) {
                 Some((known, outcome)) if *known == hash => return outcome.clone(),
-                Some(_) => return refused(ErrorCode::Superseded),
+                Some(_) => return Outcome::Refused(Refusal::field(ErrorCode::InvalidArgument, "sequence")),
+                None if sequence < self.forgotten_below => return refused(ErrorCode::OutcomeUnknown),
                 None if sequence <= self.highest => return refused(ErrorCode::Superseded),
                 None => self.highest = sequence,
             }
         }
         self.executed.push(request.operation.clone());
         let outcome = Outcome::Done(match &request.operation {
+            Operation::CreateVault { .. } if self.exists => return refused(ErrorCode::AlreadyExists),
             Operation::CreateVault { .. } => {
                 self.exists = true;
                 self.version += 1;
@@ -403,9 +408,14 @@ impl Keep for Fake {
     }
 }
 
+/// The record each time that it was written down.
+pub(crate) fn kept(fake: &Fake) -> Vec<VaultRecord> {
+    let texts = fake.inner().events.clone();
+    let texts = texts.iter().filter_map(|event| event.strip_prefix("kept ").filter(|text| text.starts_with('{')));
+    texts.map(|text| serde_json::from_str(text).unwrap()).collect()
+}
+
 /// The record as it was last written down.
 pub(crate) fn last_kept(fake: &Fake) -> VaultRecord {
-    let events = &fake.inner().events;
-    let text = events.iter().rev().find_map(|event| event.strip_prefix("kept {")).unwrap();
-    serde_json::from_str(&format!("{{{text}")).unwrap()
+    kept(fake).pop().unwrap()
 }

@@ -6,7 +6,7 @@ use casemate_client::record::Life;
 use casemate_client::{Device, Explain, Kind, VaultError, VaultRecord};
 use casemate_protocol::error::ErrorCode;
 
-use crate::fake::{Fake, Host, cluster, last_kept};
+use crate::fake::{Fake, Host, cluster, kept, last_kept};
 
 #[tokio::test(flavor = "current_thread")]
 async fn a_creation_that_was_cut_off_is_finished_later() {
@@ -25,6 +25,24 @@ async fn a_creation_that_was_cut_off_is_finished_later() {
     again.create().await.unwrap();
     assert_eq!((again.id(), again.record().life()), (vault.id(), Life::Live));
     assert_eq!(fake.inner().executed.len(), 1);
+}
+
+/// As if the power were cut after each time that something was written down.
+#[tokio::test(flavor = "current_thread")]
+async fn a_creation_can_be_gone_on_with_from_wherever_it_was_cut_off() {
+    let fake = Fake::new();
+    let device = Device::generate().unwrap();
+    let record = VaultRecord::begin(&device, "test", cluster()).unwrap();
+    fake.vault_of(device.clone(), record.clone(), Duration::from_secs(5)).create().await.unwrap();
+    let kept = kept(&fake);
+    assert!(kept.len() >= 2, "the number, the head");
+    for record in kept {
+        let vault = fake.vault_of(device.clone(), record, Duration::from_secs(5));
+        if vault.record().life() == Life::Creating {
+            vault.create().await.unwrap();
+        }
+        vault.status().await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "current_thread")]

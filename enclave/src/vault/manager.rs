@@ -22,6 +22,7 @@ use zeroize::Zeroizing;
 
 use super::audit::Noted;
 use super::chain;
+use super::device::Standing;
 use super::entrant::Entrant;
 use super::execute::{self, Context};
 use super::open::{HeadStanding, Next, OpenVault};
@@ -251,7 +252,9 @@ impl<'a> Manager<'a> {
         let now = self.clock.monotonic();
         // Attack stopped: a stranger who names the handshake that he has begun, and has keys brought into memory.
         let is_begun = self.sessions.has_begun(&session_id);
-        if matches!(self.phase, Phase::HalfOpen { .. }) && !is_begun && self.sessions.get(&session_id, now).is_none() {
+        // Also while a handshake has asked for the vault: its devices are not to notice that somebody came before them.
+        let may_go_on = matches!(self.phase, Phase::HalfOpen { .. } | Phase::Loading { open: None, .. });
+        if may_go_on && !is_begun && self.sessions.get(&session_id, now).is_none() {
             self.take_up();
         }
         let Some(session) = self.sessions.get(&session_id, now) else {
@@ -330,7 +333,7 @@ impl<'a> Manager<'a> {
                 return self.refuse(pending.id, ErrorCode::SessionUnknown.into());
             }
         };
-        let standing = judge(vault, &pending.request);
+        let standing = judge(vault, &pending);
         match standing {
             HeadStanding::Known => {}
             HeadStanding::Newer if pending.reloaded => {
@@ -419,7 +422,7 @@ impl<'a> Manager<'a> {
                 continue;
             }
             // What was queued while a version was on its way has not been judged against it.
-            let standing = judge(&vault, &pending.request);
+            let standing = judge(&vault, &pending);
             match standing {
                 HeadStanding::Known => {}
                 // The retry finds an idle vault, and makes it read the store anew.
@@ -582,8 +585,15 @@ impl<'a> Manager<'a> {
 }
 
 /// Judges the head of a request. `accept-rollback` names both heads itself.
-fn judge(vault: &OpenVault, request: &Request) -> HeadStanding {
+fn judge(vault: &OpenVault, pending: &Pending) -> HeadStanding {
+    let request = &pending.request;
     if let Operation::AcceptRollback { held, found, .. } = &request.operation {
+        // Asked again, it has an outcome, and by its own doing what it found is the vault's head no more.
+        let device = vault.state.device(&pending.device);
+        let standing = device.zip(request.sequence).map(|(device, sequence)| device.standing(sequence, &pending.hash));
+        if matches!(standing, Some(Standing::Known(_))) {
+            return HeadStanding::Known;
+        }
         return match vault.made(held) {
             true if vault.head() == Some(*found) => HeadStanding::Known,
             true => HeadStanding::Refused(ErrorCode::Conflict),

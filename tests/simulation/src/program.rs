@@ -292,10 +292,14 @@ impl Program {
         }
     }
 
-    /// Learns what became of everything, and reads it back.
+    /// Learns what became of everything, and reads it back. But for the name that all lanes write: to ask again for one of several changes
+    /// of the same would be another change. A last one comes after all of them.
     async fn finish(&self, vault: &Vault<Wire, Self>) {
+        if self.notes().writes.iter().any(|write| write.name == SHARED) {
+            self.note(SHARED, false);
+        }
         loop {
-            let unsure = self.notes().writes.iter().position(|write| !matches!(write.fate, Fate::Done(_)));
+            let unsure = unsure(&self.notes().writes);
             let Some(at) = unsure else { break };
             self.write(vault, at).await;
             self.pause(100).await;
@@ -354,6 +358,15 @@ impl Program {
     fn violation(&self, what: fmt::Arguments<'_>) {
         self.shared.findings.violation(format_args!("program {} {what}", self.number));
     }
+}
+
+/// The first write that can be asked for again without being another change, and is not known to be done.
+fn unsure(writes: &[Write]) -> Option<usize> {
+    let last = writes.iter().rposition(|write| write.name == SHARED);
+    let mut numbered = writes.iter().enumerate();
+    let found = numbered
+        .find(|(at, write)| !matches!(write.fate, Fate::Done(_)) && (write.name != SHARED || Some(*at) == last));
+    found.map(|(at, _)| at)
 }
 
 /// The newest answered write of a name: its revision and value.

@@ -7,7 +7,7 @@ use casemate_protocol::frame::{DeviceFrame, SealedRun, VaultFrame};
 use casemate_protocol::limits;
 use casemate_protocol::link::VersionObject;
 use casemate_protocol::reply::{Answer, AuditEvent};
-use casemate_protocol::request::{Operation, request_hash};
+use casemate_protocol::request::{Operation, Request, request_hash};
 use casemate_protocol::session::Initiator;
 
 use super::harness::{Device, Node, World, code, get, put, value};
@@ -395,6 +395,26 @@ fn a_handshake_beside_a_parked_session() {
     let mut resumed = world.resumed(&node);
     let refused = twin.connect(&mut resumed, None);
     assert_eq!(code(refused), ErrorCode::Busy);
+}
+
+/// A frame of a parked session that comes while a handshake has asked for the vault waits for it as well.
+#[test]
+fn a_parked_session_while_a_handshake_has_the_vault_opened() {
+    let world = World::new();
+    let (node, mut device) = parked(&world);
+    let (version, bytes) = world.store.borrow().versions.last_key_value().map(|(v, b)| (*v, b.clone())).unwrap();
+    let mut next = world.resumed_at(&node, Newest::Shown(VersionObject { version, bytes }));
+    next.auto_open = false;
+    let mut twin = device.clone_at(&node);
+    let (early, late) = (twin.request(get("name")), device.request(get("name")));
+    let early_id = twin.connect_unanswered(&mut next, Some(&early));
+    let late_id = device.send_unanswered(&mut next, &late);
+    assert!(next.replies.is_empty());
+    next.finish_open();
+    let hash = |request: &Request| request_hash(request.sequence, &request.operation);
+    assert_eq!(value(twin.receive(&mut next, early_id, hash(&early))), b"value");
+    assert_eq!(value(device.receive(&mut next, late_id, hash(&late))), b"value");
+    assert_eq!((next.opens, next.notices.len()), (1, 0));
 }
 
 /// Garbage instead of what was parked, or what another zygote's process parked: a process like any other.

@@ -7,6 +7,7 @@ use casemate_client::{Explain, VaultError};
 use casemate_protocol::error::{ErrorCode, Refusal};
 use casemate_protocol::id::VaultId;
 use casemate_protocol::secret::Secret;
+use tokio::sync::Mutex;
 
 use super::check::{self, Violation};
 use super::dice::Dice;
@@ -58,6 +59,8 @@ pub(super) struct Subject {
     moment: Cell<Moment>,
     values: Cell<u64>,
     tally: Cell<Tally>,
+    /// Held for a write of each secret: what becomes of one can be asked for until the next begins.
+    writing: Vec<Mutex<()>>,
 }
 
 /// Which session a read goes through.
@@ -89,6 +92,7 @@ impl Subject {
             moment: Cell::default(),
             values: Cell::default(),
             tally: Cell::default(),
+            writing: (0..NAMES).map(|_| Mutex::default()).collect(),
         }
     }
 
@@ -151,6 +155,7 @@ impl Subject {
 
     /// Writes a new value and asks until its outcome is known.
     pub(super) async fn write(&self, name: u64) {
+        let _alone = self.writing[usize::try_from(name).expect("a few names")].lock().await;
         let value = self.values.get() + 1;
         self.values.set(value);
         let begun = self.now();
