@@ -257,10 +257,10 @@ impl VaultRecord {
         }
     }
 
-    /// Whether as many numbers as a vault remembers the outcomes of were given out since the oldest of `busy`. That one must end before
-    /// the next is given out: its outcome would be forgotten before it was learnt.
+    /// Whether as many numbers as a vault remembers the outcomes of were given out since one of `busy`. That one must end before the next
+    /// is given out: its outcome would be forgotten before it was learnt. For those that are farther behind already, waiting changes nothing.
     pub fn is_at_window(&self, busy: &[u64]) -> bool {
-        busy.iter().min().is_some_and(|oldest| self.next_sequence - oldest >= limits::OUTCOMES_PER_DEVICE as u64)
+        busy.iter().any(|busy| self.next_sequence - busy == limits::OUTCOMES_PER_DEVICE as u64)
     }
 
     /// Judges the head of an authentic reply to a request that was sent while `sent` was the newest head.

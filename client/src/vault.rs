@@ -84,7 +84,7 @@ struct State {
     connected: Option<Connected>,
     /// A new lock key under which nothing has opened yet. The old one is kept until something has.
     candidate: Option<LockKey>,
-    /// Sequence numbers in use by running operations.
+    /// Sequence numbers in use by running changes.
     busy: Vec<u64>,
     trusted: Option<Trusted>,
 }
@@ -254,7 +254,8 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
             self.change(&mut state, |record| sequence = record.take_sequence(operation, &busy))?;
             Some(sequence)
         };
-        state.busy.extend(sequence);
+        // Nothing depends on what became of a use of a key: one that the vault has forgotten is done again.
+        state.busy.extend(sequence.filter(|_| operation.is_mutation()));
         Ok(Some(Numbered { vault: self, sequence, reused }))
     }
 

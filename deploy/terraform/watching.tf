@@ -16,8 +16,8 @@ locals {
     KmsThrottled       = { of = local.own, statistic = "Sum", period = 60, periods = 5, to_alarm = 3, operator = "GreaterThanThreshold", threshold = 0, missing = "notBreaching", text = "P2: KMS throttles: runbooks/kms-throttling.md" }
     NatsReconnects     = { of = local.own, statistic = "Sum", period = 300, periods = 1, to_alarm = 1, operator = "GreaterThanOrEqualToThreshold", threshold = 3, missing = "notBreaching", text = "P2: connections to NATS do not last: runbooks/nats-disconnection.md" }
     EvidenceAge        = { of = local.own, statistic = "Maximum", period = 60, periods = 5, to_alarm = 5, operator = "GreaterThanThreshold", threshold = 2700, missing = "ignore", text = "P2: evidence is not renewed; at one hour the node takes itself out: runbooks/enclave-restart.md" }
-    SandboxKilled      = { of = local.own, statistic = "Sum", period = 60, periods = 1, to_alarm = 1, operator = "GreaterThanThreshold", threshold = 0, missing = "ignore", text = "P1: a vault-manager tried what it may not, treat it as an attack: runbooks/incident-response.md" }
-    KmsForged          = { of = local.own, statistic = "Sum", period = 60, periods = 1, to_alarm = 1, operator = "GreaterThanThreshold", threshold = 0, missing = "ignore", text = "P1: somebody answered in KMS's place, treat it as an attack: runbooks/incident-response.md" }
+    SandboxKilled      = { of = local.own, statistic = "Sum", period = 60, periods = 15, to_alarm = 1, operator = "GreaterThanThreshold", threshold = 0, missing = "ignore", text = "P1: a vault-manager tried what it may not, treat it as an attack: runbooks/incident-response.md" }
+    KmsForged          = { of = local.own, statistic = "Sum", period = 60, periods = 15, to_alarm = 1, operator = "GreaterThanThreshold", threshold = 0, missing = "ignore", text = "P1: somebody answered in KMS's place, treat it as an attack: runbooks/incident-response.md" }
   }
 }
 

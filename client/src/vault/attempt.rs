@@ -60,7 +60,13 @@ impl<T: Transport + Sync, K: Keep> Vault<T, K> {
         };
         let head = self.state().record.head().filter(|_| shows_head(operation));
         let sealed = lock(&connected.session).seal(sequence, head, operation);
-        let (frame, pending) = sealed.map_err(session_problem)?;
+        let sealed = sealed.map_err(session_problem).inspect_err(|problem| {
+            // A session may have numbers for a small request, and none for this one.
+            if let Problem::Fault(fault) = problem {
+                self.leave(&connected, fault);
+            }
+        });
+        let (frame, pending) = sealed?;
         *exposed = true;
         let answer = self.send(&frame, until).await?;
         let opened = lock(&connected.session).open(&answer, &pending);

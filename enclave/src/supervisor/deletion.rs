@@ -64,9 +64,13 @@ impl Backlog {
     fn push(&mut self, new: Waiting) {
         let waits = self.0.iter().position(|waiting| waiting.deletion.vault == new.deletion.vault);
         if let Some(at) = waits {
-            let old = &mut self.0[at].deletion;
-            old.below = old.below.max(new.deletion.below);
-            old.keys |= new.deletion.keys;
+            let old = &mut self.0[at];
+            if new.deletion.keys && !old.deletion.keys {
+                // Nobody asks for these again.
+                (old.failures, old.turns) = (0, 0);
+            }
+            old.deletion.below = old.deletion.below.max(new.deletion.below);
+            old.deletion.keys |= new.deletion.keys;
         } else if self.0.len() < QUEUE {
             self.0.push_back(new);
         }
@@ -202,6 +206,21 @@ mod tests {
             now += backoff::LONGEST;
         }
         assert_eq!(backlog.due(), None, "it is left to the next collection");
+    }
+
+    #[test]
+    fn an_ended_vaults_keys_have_their_own_tries() {
+        let (mut backlog, mut now) = (Backlog::default(), Instant::now());
+        backlog.push(of(1, 9, false, now));
+        for _ in 1..ATTEMPTS {
+            let failing = backlog.next(now).unwrap();
+            backlog.after(failing, Turn::Failed, now);
+            now += backoff::LONGEST;
+        }
+        backlog.push(of(1, 9, true, now));
+        let failing = backlog.next(now).unwrap();
+        backlog.after(failing, Turn::Failed, now);
+        assert!(backlog.next(now + backoff::LONGEST).unwrap().deletion.keys);
     }
 
     #[test]

@@ -232,6 +232,11 @@ fn a_process_that_asks_again_and_again_uses_up_its_own_ration() {
         })
         .count();
     assert!((1..100).contains(&deletions), "{deletions} deletions");
+    // Its end is cleaned up all the same, once.
+    stage.from(slot, FromManager::Purge { tombstone: 3 });
+    assert!(stage.has(|action| matches!(action, Action::Purge { .. })));
+    stage.from(slot, FromManager::Purge { tombstone: 3 });
+    assert!(stage.out.is_empty());
     assert!(!stage.is_killed(slot));
 }
 

@@ -102,7 +102,9 @@ pub(super) struct Slot {
     /// How often its process may still ask to be opened, and to have old versions deleted.
     pub(super) openings: TokenBucket,
     /// See there.
-    pub(super) deletions: TokenBucket,
+    deletions: TokenBucket,
+    /// Whether it had its ended vault cleaned up.
+    purged: bool,
     /// What it may still have stored.
     stored: TokenBucket,
     /// Versions that it may still have stored.
@@ -298,6 +300,7 @@ impl Slot {
             let_in_at: None,
             openings: TokenBucket::with_burst(OPENINGS_PER_SECOND, OPENINGS),
             deletions: TokenBucket::with_burst(DELETIONS_PER_SECOND, DELETIONS),
+            purged: false,
             stored: TokenBucket::with_burst(STORED_PER_SECOND, STORED),
             commits: COMMITS,
             words: WORDS,
@@ -336,6 +339,16 @@ impl Slot {
     pub(super) fn is_asked(&mut self) {
         self.words = (self.words + WORDS_FOR_EACH).min(WORDS + WORDS_FOR_EACH * self.requests.len());
         self.commits = (self.commits + 1).min(COMMITS + self.requests.len());
+    }
+
+    /// Whether its process may have old versions deleted now.
+    pub(super) fn may_collect(&mut self, now: Duration) -> bool {
+        self.deletions.take(now).is_ok()
+    }
+
+    /// Whether it may have its ended vault cleaned up. Once at any time: a device that has ended its vault asks for it no more.
+    pub(super) fn may_purge(&mut self, now: Duration) -> bool {
+        !std::mem::replace(&mut self.purged, true) || self.may_collect(now)
     }
 
     /// Whether its process may have one more version stored.

@@ -135,14 +135,13 @@ impl Router {
         }
     }
 
-    /// A vault-manager wants old versions deleted: only durable, superseded ones of its own.
+    /// A vault-manager wants old versions deleted: only durable, superseded ones of its own. Attack stopped: a process that crowds the queue
+    /// of deletions, which all vaults share. What is passed over is asked for again with the next snapshot.
     pub(super) fn collect(&mut self, slot_id: SlotId, below: u64, now: Duration, out: &mut Vec<Action>) {
         match self.deletable(slot_id) {
             Some((vault, committed)) if below <= committed => {
-                if !self.may_delete(slot_id, now) {
-                    return;
-                }
-                out.push(Action::Collect { vault, below });
+                let may_collect = self.touch(slot_id).is_some_and(|slot| slot.may_collect(now));
+                out.extend(may_collect.then_some(Action::Collect { vault, below }));
             }
             Some(_) => self.violation(slot_id, "a deletion of what is not superseded", out),
             None => {}
@@ -160,20 +159,12 @@ impl Router {
         let found = self.slots.get(slot_id).filter(is_told).map(|slot| (slot.vault, slot.committed));
         match found.or_else(|| self.deletable(slot_id)) {
             Some((vault, committed)) if tombstone == committed && tombstone > 0 => {
-                if !self.may_delete(slot_id, now) {
-                    return;
-                }
-                out.push(Action::Purge { vault, tombstone });
+                let may_purge = self.touch(slot_id).is_some_and(|slot| slot.may_purge(now));
+                out.extend(may_purge.then_some(Action::Purge { vault, tombstone }));
             }
             Some(_) => self.violation(slot_id, "a deletion of what is not superseded", out),
             None => {}
         }
-    }
-
-    /// Attack stopped: a process that crowds the queue of deletions, which all vaults share. What is passed over is asked for again: old
-    /// versions with the next snapshot, an ended vault's when it is next looked for.
-    fn may_delete(&mut self, slot_id: SlotId, now: Duration) -> bool {
-        self.slots.get_mut(slot_id).is_some_and(|slot| slot.deletions.take(now).is_ok())
     }
 
     /// The vault whose versions this slot may have deleted, and its newest durable one. None before it is open.
