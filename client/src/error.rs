@@ -85,7 +85,9 @@ pub enum VaultError {
     #[error("this device's newest version of the vault, {}, is too old to be compared with its history ({})", .0.held.version, .0.shown())]
     HistoryUnknown(Box<Contradiction>),
     /// It may or may not have been done.
-    #[error("no authentic answer by the deadline, or none that the vault remembers: it is not known whether this took effect")]
+    #[error(
+        "no authentic answer by the deadline, or none that the vault remembers: it is not known whether this took effect"
+    )]
     OutcomeUnknown,
     /// Nobody answered by the deadline, and nothing was changed by this request.
     #[error("no answer by the deadline ({last})")]

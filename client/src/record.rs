@@ -382,6 +382,20 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_number_in_use_is_waited_for_as_long_as_that_keeps_its_outcome() {
+        let (_, mut record) = record();
+        let window = limits::OUTCOMES_PER_DEVICE as u64;
+        let first = record.take_sequence(&put("a"), &[]);
+        let waits = (1..2 * window).filter(|_| {
+            let waits = record.is_at_window(&[first]);
+            record.take_sequence(&put("b"), &[]);
+            waits
+        });
+        assert_eq!(waits.collect::<Vec<_>>(), [window]);
+        assert!(!record.is_at_window(&[]));
+    }
+
+    #[test]
     fn numbers_go_on_beyond_copies_when_the_newest_is_refused() {
         let (_, mut record) = record();
         let numbers = [(); 2].map(|()| record.take_sequence(&put("a"), &[]));

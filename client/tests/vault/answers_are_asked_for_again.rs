@@ -275,6 +275,22 @@ async fn a_number_that_is_in_use_is_never_left_far_behind() {
     assert_eq!(next.await.unwrap(), limits::OUTCOMES_PER_DEVICE as u64);
 }
 
+/// Its outcome is no change: that it is forgotten does no harm.
+#[tokio::test(flavor = "current_thread")]
+async fn a_use_of_a_key_that_lasts_holds_up_nobody() {
+    let fake = Fake::new();
+    let vault = fake.created().await;
+    let release = Arc::new(Notify::new());
+    fake.then([Host::HoldsReply(Arc::clone(&release))]);
+    let mut oldest = Box::pin(vault.key_sign("k", b"m".as_slice().into()));
+    assert!(is_pending(oldest.as_mut()).await);
+    for revision in 1..=2 * limits::OUTCOMES_PER_DEVICE as u64 {
+        assert_eq!(vault.secret_put("a", b"1".as_slice().into(), None).await.unwrap(), revision);
+    }
+    release.notify_one();
+    oldest.await.unwrap();
+}
+
 async fn is_pending<T>(mut future: Pin<&mut impl Future<Output = T>>) -> bool {
     std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context).is_pending())).await
 }

@@ -337,6 +337,7 @@ impl Inner {
                 }
                 None => return refused(ErrorCode::NotFound),
             },
+            Operation::KeySign { message, .. } => Answer::Signature(message.to_vec()),
             Operation::Status => Answer::Status(VaultStatus {
                 created_at: 1,
                 secrets: self.secrets.len() as u64,
