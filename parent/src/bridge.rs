@@ -193,7 +193,7 @@ impl Bridge {
                 self.metrics.time(received.elapsed());
             }
             Ok(Ok(RequestReply::Refused(refusal))) => {
-                self.strangers.refused(vault, session.as_ref(), refusal.code, Instant::now());
+                self.strangers.refused(vault, session.as_ref(), refusal.code);
                 self.refuse(reply_to, refusal, Outcome::Refused);
             }
             Ok(Ok(RequestReply::Evidence(_)) | Err(_)) => {

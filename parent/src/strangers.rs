@@ -1,9 +1,11 @@
 //! Frames that the enclave is about to refuse, refused here while somebody floods a vault with them.
 //!
 //! The enclave alone knows which sessions there are, and refuses all others by itself. But each frame that it refuses has crossed the link,
-//! which all vaults share, and woken it. While it refuses more of a vault's frames than its devices' mistakes can explain, frames under
-//! names that it has not answered to get here what they would get there. A device that is mistaken for a stranger (this process was
-//! started anew, or another session took its place here) makes a new session, as it would if the enclave had been.
+//! which all vaults share, and woken it. Once it has refused one of a vault's frames, it is asked about others under names that it has not
+//! answered to only as often as mistakes of the vault's devices can explain; the rest get here what they would get there. They are counted
+//! when they leave and not when they are refused: the busier the enclave, the later that comes, and the more would be on their way. A
+//! device that is mistaken for a stranger (this process was started anew, or another session took its place here) makes a new session, as
+//! it would if the enclave had been.
 
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroUsize;
@@ -17,10 +19,10 @@ use casemate_protocol::id::VaultId;
 use lru::LruCache;
 use tokio::time::Instant;
 
-/// Frames of one vault and kind that the enclave may refuse, at once and each second from then on, before it is asked no more.
-const REFUSED: u32 = 256;
-const REFUSED_PER_SECOND: u32 = 64;
-/// Vaults of which refusals are counted.
+/// Frames of one vault and kind, under unknown names, that the enclave is asked about after it refused one: at once, and each second.
+const ASKED: u32 = 256;
+const ASKED_PER_SECOND: u32 = 64;
+/// Vaults of which the enclave refused a frame, those of the latest refusals.
 const VAULTS: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 /// Places for sessions, 8 bytes each, and for handshakes, which last five seconds. Two that fall on the same place take turns there.
 const SESSIONS: usize = 1 << 18;
@@ -36,7 +38,7 @@ pub struct Strangers {
     sessions: Names,
     /// Those that were named in a welcome. Anybody can have these made, and none pushes a session out.
     handshakes: Names,
-    /// By vault; first for handshakes, then for frames that name a session.
+    /// What the enclave may still be asked, by vault; first handshakes, then frames that name a session.
     refused: Mutex<LruCache<VaultId, [TokenBucket; 2]>>,
     /// Whether any was ever refused: the usual answer, without the lock.
     any_refused: AtomicBool,
@@ -72,7 +74,7 @@ impl Strangers {
     }
 
     /// The enclave refused a frame of this vault.
-    pub fn refused(&self, vault: VaultId, session: Option<&SessionId>, code: ErrorCode, at: Instant) {
+    pub fn refused(&self, vault: VaultId, session: Option<&SessionId>, code: ErrorCode) {
         // What it refuses for other reasons says nothing of who asked.
         match (session, code) {
             (Some(session), ErrorCode::SessionUnknown) => {
@@ -84,10 +86,7 @@ impl Strangers {
             _ => return,
         }
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        let full = || [(); 2].map(|()| TokenBucket::with_burst(REFUSED_PER_SECOND, REFUSED));
-        let buckets = refused.get_or_insert_mut(vault, full);
-        // Emptied is emptied: what was on its way when the last token went is no more than that.
-        buckets[usize::from(session.is_some())].take(at - self.begun).ok();
+        refused.get_or_insert(vault, || [(); 2].map(|()| TokenBucket::with_burst(ASKED_PER_SECOND, ASKED)));
         self.any_refused.store(true, Ordering::Relaxed);
     }
 
@@ -99,20 +98,24 @@ impl Strangers {
         if !self.any_refused.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let wait = {
-            let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-            refused.peek(&vault).and_then(|buckets| buckets[usize::from(session.is_some())].wait(at - self.begun))
-        };
-        let Some(wait) = wait else { return Ok(()) };
-        let Some(session) = session else {
-            let milliseconds = u32::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(u32::MAX);
-            return Err(Refusal::retry(ErrorCode::Busy, milliseconds));
-        };
-        let hash = self.hash(vault, session);
-        if self.sessions.have(hash) || self.handshakes.have(hash) {
-            return Ok(());
+        if let Some(session) = session {
+            let hash = self.hash(vault, session);
+            if self.sessions.have(hash) || self.handshakes.have(hash) {
+                return Ok(());
+            }
         }
-        Err(ErrorCode::SessionUnknown.into())
+        let (kind, at) = (usize::from(session.is_some()), at - self.begun);
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(bucket) = refused.peek_mut(&vault).map(|buckets| &mut buckets[kind]) else { return Ok(()) };
+        let Some(wait) = bucket.wait(at) else {
+            bucket.take(at).ok();
+            return Ok(());
+        };
+        if session.is_some() {
+            return Err(ErrorCode::SessionUnknown.into());
+        }
+        let milliseconds = u32::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(u32::MAX);
+        Err(Refusal::retry(ErrorCode::Busy, milliseconds))
     }
 
     fn hash(&self, vault: VaultId, session: &SessionId) -> u64 {
@@ -168,7 +171,7 @@ mod tests {
         let frames = (0..frames).map(|number| name(1_000_000 + number));
         let passed: Vec<SessionId> = frames
             .filter(|name| strangers.admits(VAULT, Some(name), at).is_ok())
-            .inspect(|name| strangers.refused(VAULT, Some(name), ErrorCode::SessionUnknown, at))
+            .inspect(|name| strangers.refused(VAULT, Some(name), ErrorCode::SessionUnknown))
             .collect();
         passed.len()
     }
@@ -176,12 +179,26 @@ mod tests {
     #[test]
     fn a_flood_gets_to_the_enclave_at_a_bounded_rate() {
         let (strangers, now) = (Strangers::default(), Instant::now());
-        assert_eq!(flood(&strangers, 10_000, now), REFUSED as usize);
-        assert_eq!(flood(&strangers, 10_000, now + Duration::from_secs(1)), REFUSED_PER_SECOND as usize);
+        assert_eq!(flood(&strangers, 10_000, now), 1 + ASKED as usize);
+        assert_eq!(flood(&strangers, 10_000, now + Duration::from_secs(1)), ASKED_PER_SECOND as usize);
         let stranger = strangers.admits(VAULT, Some(&name(5)), now + Duration::from_secs(1));
         assert_eq!(stranger.unwrap_err(), ErrorCode::SessionUnknown.into());
         let later = now + Duration::from_mins(1);
         assert_eq!(strangers.admits(VAULT, Some(&name(5)), later), Ok(()), "it is over");
+    }
+
+    /// However long the enclave takes to refuse them.
+    #[test]
+    fn frames_count_when_they_leave() {
+        let (strangers, now) = (Strangers::default(), Instant::now());
+        strangers.refused(VAULT, Some(&name(1)), ErrorCode::SessionUnknown);
+        for (seconds, asked) in [(0, ASKED), (1, ASKED_PER_SECOND), (2, ASKED_PER_SECOND)] {
+            let at = now + Duration::from_secs(seconds);
+            for session in [None, Some(&name(2))] {
+                let left = (0..10_000).filter(|_| strangers.admits(VAULT, session, at).is_ok()).count();
+                assert_eq!(left, asked as usize, "after {seconds} s");
+            }
+        }
     }
 
     #[test]
@@ -200,7 +217,7 @@ mod tests {
         let (strangers, now) = (Strangers::default(), Instant::now());
         strangers.opened(VAULT, &name(7));
         flood(&strangers, 10_000, now);
-        strangers.refused(VAULT, Some(&name(7)), ErrorCode::SessionUnknown, now);
+        strangers.refused(VAULT, Some(&name(7)), ErrorCode::SessionUnknown);
         assert!(strangers.admits(VAULT, Some(&name(7)), now).is_err());
         strangers.opened(VAULT, &name(7));
         assert_eq!(strangers.admits(VAULT, Some(&name(7)), now), Ok(()), "it is there again");
@@ -212,7 +229,7 @@ mod tests {
         let (strangers, now) = (Strangers::default(), Instant::now());
         strangers.opened(VAULT, &name(7));
         flood(&strangers, 10_000, now);
-        strangers.refused(OTHER, Some(&name(7)), ErrorCode::SessionUnknown, now);
+        strangers.refused(OTHER, Some(&name(7)), ErrorCode::SessionUnknown);
         for number in 0..1_000_000 {
             strangers.welcomed(OTHER, &name(number));
         }
@@ -228,16 +245,16 @@ mod tests {
         flood(&strangers, 10_000, now);
         assert_eq!(strangers.admits(VAULT, Some(&name(7)), now), Ok(()));
         assert!(!strangers.knows(VAULT, &name(7)), "nothing has opened yet");
-        strangers.refused(VAULT, Some(&name(7)), ErrorCode::SessionUnknown, now);
+        strangers.refused(VAULT, Some(&name(7)), ErrorCode::SessionUnknown);
         assert!(strangers.admits(VAULT, Some(&name(7)), now).is_err());
     }
 
     #[test]
     fn handshakes_that_the_enclave_has_no_room_for_are_told_when_to_come_again() {
         let (strangers, now) = (Strangers::default(), Instant::now());
-        for _ in 0..REFUSED {
+        for _ in 0..=ASKED {
             assert_eq!(strangers.admits(VAULT, None, now), Ok(()));
-            strangers.refused(VAULT, None, ErrorCode::Busy, now);
+            strangers.refused(VAULT, None, ErrorCode::Busy);
         }
         let refusal = strangers.admits(VAULT, None, now).unwrap_err();
         assert_eq!(refusal.code, ErrorCode::Busy);
@@ -249,21 +266,21 @@ mod tests {
     #[test]
     fn refusals_that_say_nothing_of_who_asked_do_not_count() {
         let (strangers, now) = (Strangers::default(), Instant::now());
-        for _ in 0..10 * REFUSED {
-            strangers.refused(VAULT, Some(&name(1)), ErrorCode::Busy, now);
-            strangers.refused(VAULT, None, ErrorCode::Draining, now);
+        for _ in 0..10 * ASKED {
+            strangers.refused(VAULT, Some(&name(1)), ErrorCode::Busy);
+            strangers.refused(VAULT, None, ErrorCode::Draining);
+            assert_eq!(strangers.admits(VAULT, Some(&name(1)), now), Ok(()));
+            assert_eq!(strangers.admits(VAULT, None, now), Ok(()));
         }
-        assert_eq!(strangers.admits(VAULT, Some(&name(1)), now), Ok(()));
-        assert_eq!(strangers.admits(VAULT, None, now), Ok(()));
     }
 
     #[test]
     fn vaults_that_are_counted_are_bounded() {
-        let (strangers, now) = (Strangers::default(), Instant::now());
+        let strangers = Strangers::default();
         for number in 0..3000_u32 {
             let mut id = [3; 20];
             id[..4].copy_from_slice(&number.to_be_bytes());
-            strangers.refused(VaultId::from_bytes(id), None, ErrorCode::Busy, now);
+            strangers.refused(VaultId::from_bytes(id), None, ErrorCode::Busy);
         }
         assert_eq!(strangers.refused.lock().unwrap().len(), VAULTS.get());
     }

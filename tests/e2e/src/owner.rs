@@ -8,13 +8,13 @@ use casemate_client::home::read_trust_file;
 use casemate_client::judge::Grounds;
 use casemate_client::outside::unix_now;
 use casemate_client::record::Forgetful;
-use casemate_client::session::{Fault, Greeting, Session};
+use casemate_client::session::{Greeting, Session};
 use casemate_client::transport::Transport;
 use casemate_client::vault::VaultParts;
 use casemate_client::{Device, NatsOptions, NatsTransport, Roots, Trust, Vault, VaultOptions, VaultRecord};
 
 use casemate_protocol::error::{ErrorCode, Refusal};
-use casemate_protocol::frame::DeviceFrame;
+use casemate_protocol::frame::{DeviceFrame, VaultFrame};
 use casemate_protocol::subject::Subjects;
 
 use crate::Node;
@@ -67,32 +67,21 @@ impl Owner {
         self.open_over(transport, record, deadline)
     }
 
-    /// A session with a vault of this device, without the library's loop that asks again, except when the vault's handshakes are used up.
+    /// A session with a vault of this device, without the library's loop that asks again, except when the node is busy.
     ///
     /// # Panics
     /// When an honest node does not let it in.
     pub async fn enter(&self, transport: &NatsTransport, record: &VaultRecord) -> Session {
         let subject = Subjects::default().vault(record.vault());
-        let send = async |frame: DeviceFrame| {
-            let answer = transport.request(subject.clone(), frame.encode(CONNECT).into(), CONNECT).await;
-            answer.expect("an honest node answers")
-        };
-        let judging = loop {
-            let (greeting, hello) = Greeting::start(self.device.static_secret(), record.vault());
-            match greeting.welcome(&send(hello).await) {
-                Ok(judging) => break judging,
-                // Others may have used up the handshakes of this vault.
-                Err(Fault::Plain(Refusal { code: ErrorCode::Busy, retry_after_ms: Some(wait), .. })) => {
-                    tokio::time::sleep(Duration::from_millis(wait.into())).await;
-                }
-                Err(error) => panic!("an honest welcome: {error:?}"),
-            }
-        };
+        let (greeting, hello) = Greeting::start(self.device.static_secret(), record.vault());
+        let welcome = ask(transport, &subject, &hello).await;
         let grounds = Grounds { roots: &self.roots, trust: &self.trust, now: unix_now() };
+        let judging = greeting.welcome(&welcome).expect("an honest welcome");
         let believed = judging.believe(&grounds, record.cluster()).expect("an honest node");
         let lock_key = record.lock_key().expect("a living vault");
         let (finish, mut session, pending) = believed.finish(lock_key, record.head(), None).expect("it fits");
-        session.open(&send(finish).await, &pending).expect("an honest answer");
+        let answer = ask(transport, &subject, &finish).await;
+        session.open(&answer, &pending).expect("an honest answer");
         session
     }
 
@@ -108,4 +97,24 @@ impl Owner {
         };
         Vault::new(parts, record)
     }
+}
+
+/// Sends a frame, again when the node says that it is busy; an answer.
+///
+/// # Panics
+/// When there is none, or the node stays busy.
+pub async fn ask(transport: &impl Transport, subject: &str, frame: &DeviceFrame) -> Vec<u8> {
+    let busy = async {
+        loop {
+            let answer = transport.request(subject.to_owned(), frame.encode(CONNECT).into(), CONNECT).await;
+            let answer = answer.expect("an honest node answers");
+            let Ok(VaultFrame::Refused(Refusal { code: ErrorCode::Busy, retry_after_ms: Some(wait), .. })) =
+                VaultFrame::decode(&answer)
+            else {
+                return answer.into();
+            };
+            tokio::time::sleep(Duration::from_millis(wait.into())).await;
+        }
+    };
+    tokio::time::timeout(CONNECT, busy).await.expect("a node is not busy for ever")
 }

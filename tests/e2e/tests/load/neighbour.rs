@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use casemate_client::session::Session;
-use casemate_client::{NatsTransport, Transport};
+use casemate_client::NatsTransport;
+use casemate_client::session::{Fault, Session};
 use casemate_e2e::Node;
-use casemate_e2e::owner::{OwnedVault, Owner};
+use casemate_e2e::owner::{OwnedVault, Owner, ask};
 use casemate_protocol::request::Operation;
 use casemate_protocol::secret::Secret;
 use casemate_protocol::subject::Subjects;
@@ -35,13 +35,12 @@ impl Neighbour {
         self.owner.enter(&self.transport, &self.vault.record()).await
     }
 
-    /// Reads in a session without the library's loop that asks again and makes another: whether it was answered in it.
-    pub(crate) async fn read_in(&self, session: &mut Session) -> bool {
+    /// Reads in a session without the library's loop that makes another: what it was refused with.
+    pub(crate) async fn read_in(&self, session: &mut Session) -> Result<(), Fault> {
         let read = Operation::SecretGet { name: "a".to_owned(), revision: None };
         let (frame, pending) = session.seal(None, None, &read).expect("a young session");
-        let subject = Subjects::default().vault(self.vault.id());
-        let answer = self.transport.request(subject, frame.encode(DEADLINE).into(), DEADLINE).await.expect("an answer");
-        session.open(&answer, &pending).is_ok()
+        let answer = ask(&self.transport, &Subjects::default().vault(self.vault.id()), &frame).await;
+        session.open(&answer, &pending).map(drop)
     }
 
     /// Each read's time, shortest first. All are answered.
