@@ -2,6 +2,7 @@
 //! that what else the machine does weighs on both.
 
 mod attacked;
+pub mod brood;
 mod cold;
 mod cpu;
 pub mod echo;
@@ -125,7 +126,7 @@ pub fn run(runtime: &Runtime, rounds: u32, only: &[Group], out: &Path) -> Result
 fn measure_alone(runtime: &Runtime, rounds: u32, groups: &[Group]) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     if groups.contains(&Group::Spawn) {
-        rows.extend(Row::time("spawn", &spawn::measure()?, None));
+        rows.extend(spawn::measure()?);
     }
     if groups.contains(&Group::Density) || groups.contains(&Group::Resident10000) {
         rows.extend(runtime.block_on(residents::measure(groups))?);
@@ -181,8 +182,10 @@ impl Measured {
 
 async fn measure(node: &Node, rounds: u32, groups: &[Group], rows: &mut Measured) -> Result<()> {
     let maker = vault::Maker::new(node).await?;
-    let vault = maker.create().await?;
+    // One that stays warm, and one that is written and evicted.
+    let (vault, other) = (maker.create().await?, maker.create().await?);
     vault.put(&[7; VALUE_BYTES]).await?;
+    other.put(&[7; VALUE_BYTES]).await?;
     let echo = echo::Echo::start(node, maker.client(), vault.request_bytes().await?).await?;
     let crowd = wide::Crowd::create(&maker).await?;
     let evidence = evidence::Evidence::find(node)?;
@@ -197,8 +200,8 @@ async fn measure(node: &Node, rounds: u32, groups: &[Group], rows: &mut Measured
                     crowd.echo(&echo, &mut rows.echo_64).await?;
                     crowd.get(&mut rows.get_64).await?;
                 }
-                Group::DurablePut => durable_put(node, &vault, round, rows).await?,
-                Group::ColdStart => cold_start(node, &vault, rows).await?,
+                Group::DurablePut => durable_put(node, &other, round, rows).await?,
+                Group::ColdStart => cold_start(node, &other, rows).await?,
                 Group::NitroVerify => evidence.judge_nitro(EVIDENCE, &mut rows.evidence)?,
                 Group::EvidenceVerify => evidence.judge_others(EVIDENCE, &mut rows.evidence)?,
                 // Measured by themselves.

@@ -1,9 +1,11 @@
-//! Many resident vaults on one node: what each of them costs, and how many there can be.
+//! Many resident vaults on one node: what each of them costs, beside a child that has nothing to do, and how many there can be.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
+use super::brood::Brood;
 use super::row::{Row, Unit};
 use super::vault::{Bench, Maker};
 use super::wide::median;
@@ -21,17 +23,23 @@ const MOST: usize = 10_000;
 const AT_ONCE: usize = 32;
 /// Vaults between two looks at the machine's memory.
 const STEP: usize = 100;
+/// What the machine's memory may still move by in [`REST`], in bytes, and how long it may take until it moves no more.
+const STILL: u64 = 1024 * 1024;
+const REST: Duration = Duration::from_secs(2);
+const RESTLESS: Duration = Duration::from_mins(1);
 const KIB: f64 = 1024.0;
 
 /// Measures these groups on a node of their own.
 pub(super) async fn measure(groups: &[Group]) -> Result<Vec<Row>> {
+    let bare = if groups.contains(&Group::Density) { Some(bare().await?) } else { None };
+    settle().await?;
     let node = Node::start_with(LIMITS);
     let mut crowd = Crowd::start(&node).await?;
     let mut rows = Vec::new();
-    if groups.contains(&Group::Density) {
+    if let Some((proportional, taken)) = bare {
         crowd.grow(MANY).await?;
-        rows.extend(Row::figure("pss_per_vault", Unit::Kibibytes, crowd.proportional()?, None));
-        rows.extend(Row::figure("available_per_vault", Unit::Kibibytes, crowd.taken(), None));
+        rows.extend(Row::figure("pss_per_vault", Unit::Kibibytes, crowd.proportional()?, Some(proportional)));
+        rows.extend(Row::figure("available_per_vault", Unit::Kibibytes, crowd.taken(), taken));
     }
     if groups.contains(&Group::Resident10000) {
         crowd.grow(MOST.min(crowd.limit()?)).await?;
@@ -42,6 +50,35 @@ pub(super) async fn measure(groups: &[Group]) -> Result<Vec<Row>> {
         rows.extend(Row::figure("resident_10000_available", Unit::Kibibytes, taken, None));
     }
     Ok(rows)
+}
+
+/// Waits until the machine's memory stands still: the kernel takes seconds to have back what many processes had that have just ended.
+async fn settle() -> Result<()> {
+    let until = Instant::now() + RESTLESS;
+    let mut before = census::available()?;
+    while Instant::now() < until {
+        tokio::time::sleep(REST).await;
+        let now = census::available()?;
+        if now.abs_diff(before) < STILL {
+            break;
+        }
+        before = now;
+    }
+    Ok(())
+}
+
+/// What a child costs that has nothing to do, as many of them as vaults: KiB that belong to one, and that are gone of the machine for one.
+async fn bare() -> Result<(f64, Option<f64>)> {
+    settle().await?;
+    let mut brood = Brood::start()?;
+    let mut looks = Vec::new();
+    for born in 0..MANY {
+        if born % STEP == 0 {
+            looks.push((count(born), number(census::available()?)));
+        }
+        brood.bear()?;
+    }
+    Ok((number(brood.proportional()?) / KIB, slope(&looks).map(|bytes| -bytes / KIB)))
 }
 
 /// The vaults of a node, all of them resident.

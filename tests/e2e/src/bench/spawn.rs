@@ -1,4 +1,5 @@
-//! How long the zygote takes to make a vault-manager, from the order until it is ready, its walls included.
+//! How long the zygote takes to make a vault-manager, from the order until it is ready, its walls included, beside a child that has nothing
+//! to do.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -11,7 +12,8 @@ use casemate_enclave::zygote::{Slot, Zygote, ZygoteEvent};
 use nix::poll::{PollFd, PollFlags, poll};
 
 use super::Result;
-use super::row::Samples;
+use super::brood::Brood;
+use super::row::{Row, Samples};
 
 /// Vault-managers that are made, one after the other; all live until the last is ready.
 const SPAWNS: u32 = 1000;
@@ -24,10 +26,11 @@ const PATIENCE_MS: u16 = 1000;
 const UID_BASE: u32 = 0x6000_0000;
 
 /// Measures with this program as its own zygote, which its `main` is made for.
-pub(super) fn measure() -> Result<Samples> {
+pub(super) fn measure() -> Result<Option<Row>> {
     let options = SandboxOptions { uid_base: UID_BASE, ..SandboxOptions::default() };
     let zygote = Zygote::start(&options)?;
-    let mut samples = Samples::default();
+    let mut brood = Brood::start()?;
+    let (mut samples, mut bare) = (Samples::default(), Samples::default());
     let mut tenants = Vec::new();
     for slot in 0..SPAWNS {
         let (ours, theirs) = socket::pair()?;
@@ -48,6 +51,7 @@ pub(super) fn measure() -> Result<Samples> {
             return Err(format!("{said:?} instead of being ready").into());
         }
         tenants.push(ours);
+        bare.add(brood.bear()?);
         // Each order has its event, and is only followed by the next when that was taken.
         while let Some(event) = zygote.next_event()? {
             if let ZygoteEvent::SpawnFailed { errno, .. } = event {
@@ -55,5 +59,5 @@ pub(super) fn measure() -> Result<Samples> {
             }
         }
     }
-    Ok(samples)
+    Ok(Row::time("spawn", &samples, Some(&bare)))
 }

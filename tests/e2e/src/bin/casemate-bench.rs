@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use casemate_e2e::bench::{self, Group, echo};
+use casemate_e2e::bench::{self, Group, brood, echo};
 use casemate_enclave::{vault, zygote};
 use casemate_memory::{Heap, keep_blocks};
 use clap::{Parser, Subcommand};
@@ -37,6 +37,9 @@ enum Part {
         /// The NATS server
         url: String,
     },
+    /// Children that have nothing to do; likewise
+    #[command(hide = true)]
+    Brood,
 }
 
 #[expect(clippy::print_stderr, reason = "a program's main speaks to its user")]
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let done = match cli.part {
         Some(Part::Echo { url }) => runtime.block_on(echo::respond(&url)),
+        Some(Part::Brood) => brood::brood(),
         None => bench::run(&runtime, cli.rounds, &cli.only, &cli.out),
     };
     match done {
